@@ -1,0 +1,39 @@
+"""What a sign-up makes: every new user gets an account of their own, on the basic plan."""
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from allauth.account.adapter import DefaultAccountAdapter
+from django.db import transaction
+from django.utils import timezone
+
+from accounts import auditing
+from accounts.models import Account, Membership, Plan, User
+
+if TYPE_CHECKING:
+    from django.forms import Form
+    from django.http import HttpRequest
+
+
+def open_account(*, user: User, at: dt.datetime, plan: Plan | None = None) -> Account:
+    """Open an account owned by the user: on the given plan, else on `basic`. Its name is the user's e-mail."""
+    with transaction.atomic():
+        account = Account.objects.create(
+            name=user.email, plan=plan or Plan.objects.get(slug=Plan.BASIC), created_at=at
+        )
+        Membership.objects.create(account=account, user=user, role=Membership.Role.OWNER, created_at=at)
+        auditing.record(
+            account=account, actor=user, action="account.opened", subject_type="account", subject_id=account.pk
+        )
+    return account
+
+
+class AccountAdapter(DefaultAccountAdapter):
+    """Where allauth hands over: it has made the user, we open the account in the same transaction."""
+
+    def save_user(self, request: "HttpRequest", user: User, form: "Form", commit: bool = True) -> User:  # noqa: FBT001, FBT002
+        with transaction.atomic():
+            user = super().save_user(request, user, form, commit=commit)
+            if commit:
+                open_account(user=user, at=timezone.now())
+        return user

@@ -1,0 +1,1 @@
+"""Money: wallets, holds, the double-entry ledger, budgets and top-ups."""

@@ -1,0 +1,24 @@
+"""One ASGI application for both: /v1/* goes to the gateway, everything else to Django."""
+
+import os
+from typing import TYPE_CHECKING
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+console = get_asgi_application()
+
+from gateway.app import Gateway  # noqa: E402 - its models need the app registry that the line above has filled
+
+if TYPE_CHECKING:
+    from gateway.asgi import Receive, Scope, Send
+
+gateway = Gateway()
+
+
+async def application(scope: "Scope", receive: "Receive", send: "Send") -> None:
+    """Route by path; the gateway also owns the lifespan, which Django does not know."""
+    if scope["type"] == "lifespan" or scope["path"] == "/v1" or scope["path"].startswith("/v1/"):
+        await gateway(scope, receive, send)
+    else:
+        await console(scope, receive, send)

@@ -1,0 +1,64 @@
+"""System checks that refuse an unsafe combination of settings before it serves anyone."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, register
+
+_PEPPER_BYTES = 32
+
+
+@register(Tags.security)
+def peppers_are_well_formed(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    """Each pepper reads `version:base64`, with a positive version used once and 32 bytes."""
+    versions: set[int] = set()
+    for entry in settings.KEY_PEPPERS:
+        version, _colon, encoded = entry.partition(":")
+        try:
+            pepper = base64.b64decode(encoded, validate=True)
+        except binascii.Error:
+            pepper = b""
+        if not version.isdigit() or int(version) in versions or len(pepper) != _PEPPER_BYTES:
+            return [
+                Error(
+                    "KEY_PEPPERS is malformed.",
+                    hint="Give `1:<base64 of 32 random bytes>`, and a new version beside the old ones to rotate it.",
+                    id="tollgate.E001",
+                )
+            ]
+        versions.add(int(version))
+    if not versions:
+        return [Error("KEY_PEPPERS is empty: no key could be issued or recognised.", id="tollgate.E001")]
+    return []
+
+
+@register(Tags.security)
+def sandbox_payments_are_meant(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    """The sandbox gives credit for nothing; outside embedded mode somebody must have said that this is wanted."""
+    if "sandbox" in settings.TOPUP_PROVIDERS and not settings.SANDBOX_PAYMENTS_ALLOWED:
+        return [
+            Error(
+                "TOPUP_PROVIDERS offers the sandbox, which takes no money for the credit it gives.",
+                hint="Remove it, or set SANDBOX_PAYMENTS_ALLOWED=1 where nothing of value can be called.",
+                id="tollgate.E002",
+            )
+        ]
+    return []
+
+
+@register(Tags.security)
+def host_is_named(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    """A wildcard host lets a forged Host header into the links of our e-mails."""
+    if not settings.EMBEDDED and "*" in settings.ALLOWED_HOSTS and not settings.PUBLIC_URL:
+        return [
+            Error(
+                "ALLOWED_HOSTS is '*' and PUBLIC_URL is empty: links in e-mails could be forged.",
+                hint="Name the hosts, or set PUBLIC_URL.",
+                id="tollgate.E003",
+            )
+        ]
+    return []

@@ -1,0 +1,20 @@
+"""Every address of the console. /v1/* never comes here: see config/asgi.py."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+from config import views
+
+urlpatterns = [
+    path("", views.home, name="home"),
+    path("overview/", views.overview, name="overview"),
+    path("keys/", include("keys.urls")),
+    path("billing/", include("billing.urls")),
+    path("usage/", include("usage.urls")),
+    path("models/", include("catalog.urls")),
+    path("settings/", include("accounts.urls")),
+    path("accounts/", include("allauth.urls")),
+    path("admin/", admin.site.urls),
+    path("health/live", views.live, name="live"),
+    path("health/ready", views.ready, name="ready"),
+]

@@ -1,0 +1,1 @@
+"""Credentials and their policy: issuing, rotating, revoking and authenticating API keys."""

@@ -1,0 +1,1 @@
+"""What was used: records, rollups, daily allowances, anomalies, and the audit of it all."""

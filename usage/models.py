@@ -1,0 +1,174 @@
+"""What was used: one record per request, sums by the hour, allowances by the day, and what looked wrong."""
+
+from typing import ClassVar
+
+from django.db import models
+from django.utils import timezone
+
+from accounts.models import Account
+from catalog.models import Model
+from keys.models import ApiKey
+
+
+class UsageRecord(models.Model):
+    """One request, as it ended. The id is the request id, a UUIDv7, so ids are in order of arrival.
+
+    Costs are nano-USD. `cost_nanousd` is the list price of what was used; `charged_nanousd` is what was taken from
+    credits (nothing where the daily allowance paid, or where the upstream failed).
+    """
+
+    class Outcome(models.TextChoices):
+        COMPLETED = "completed", "Completed"
+        REFUSED = "refused", "Refused"
+        FAILED = "failed", "Upstream failed"
+        INTERRUPTED = "interrupted", "Interrupted"
+
+    id = models.UUIDField(primary_key=True)
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="+", db_index=False)
+    key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, related_name="+", db_index=False)
+    # Null: the request was refused before its model was known.
+    model = models.ForeignKey(Model, on_delete=models.PROTECT, null=True, related_name="+", db_index=False)
+    upstream = models.CharField(max_length=60, blank=True, help_text="The provider's slug, or `sandbox`.")
+    endpoint = models.CharField(max_length=60)
+    outcome = models.CharField(max_length=12, choices=Outcome)
+    status = models.PositiveSmallIntegerField(help_text="The HTTP status that the client got.")
+    error_code = models.CharField(max_length=40, blank=True)
+    error_message = models.CharField(max_length=500, blank=True, help_text="Ours: it says what would unblock it.")
+    is_streamed = models.BooleanField(default=False)
+    is_estimated = models.BooleanField(default=False, help_text="The upstream reported no usage.")
+    finish_reason = models.CharField(max_length=30, blank=True)
+    input_tokens = models.PositiveIntegerField(default=0, help_text="Cached ones included.")
+    cached_input_tokens = models.PositiveIntegerField(default=0)
+    output_tokens = models.PositiveIntegerField(default=0, help_text="Reasoning tokens included.")
+    input_usd_per_mtok = models.DecimalField(max_digits=12, decimal_places=6, null=True)
+    output_usd_per_mtok = models.DecimalField(max_digits=12, decimal_places=6, null=True)
+    cached_input_usd_per_mtok = models.DecimalField(max_digits=12, decimal_places=6, null=True)
+    cost_nanousd = models.BigIntegerField(default=0)
+    charged_nanousd = models.BigIntegerField(default=0)
+    # What the upstream reported beyond the hold and beyond the credit: booked to platform_loss.
+    loss_nanousd = models.BigIntegerField(default=0)
+    allowance_tokens = models.PositiveIntegerField(default=0, help_text="Drawn from the daily allowance.")
+    latency_ms = models.PositiveIntegerField(default=0)
+    time_to_first_token_ms = models.PositiveIntegerField(null=True)
+    ip_address = models.GenericIPAddressField(null=True)
+    user_agent = models.CharField(max_length=40, blank=True, help_text="Its family, not the whole header.")
+    client_request_id = models.CharField(max_length=64, blank=True)
+    started_at = models.DateTimeField()
+    ended_at = models.DateTimeField()
+    # Set once, together with the addition to HourlyUsage: see `usage.rollups`.
+    is_rolled_up = models.BooleanField(default=False, editable=False)
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["account", "-id"], name="usage_by_account"),
+            models.Index(fields=["key", "-id"], name="usage_by_key"),
+            models.Index(fields=["account"], condition=models.Q(is_rolled_up=False), name="usage_not_rolled_up"),
+        ]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=models.Q(
+                    cost_nanousd__gte=0,
+                    charged_nanousd__gte=0,
+                    loss_nanousd__gte=0,
+                    cached_input_tokens__lte=models.F("input_tokens"),
+                ),
+                name="usage_amounts_make_sense",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class HourlyUsage(models.Model):
+    """Sums of usage records by account, key, model, outcome and UTC hour; `posted_nanousd` of the charge is booked."""
+
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="+", db_index=False)
+    key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, related_name="+", db_index=False)
+    model = models.ForeignKey(Model, on_delete=models.PROTECT, null=True, related_name="+", db_index=False)
+    outcome = models.CharField(max_length=12, choices=UsageRecord.Outcome)
+    hour = models.DateTimeField()
+    requests = models.BigIntegerField(default=0)
+    input_tokens = models.BigIntegerField(default=0)
+    cached_input_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    cost_nanousd = models.BigIntegerField(default=0)
+    charged_nanousd = models.BigIntegerField(default=0)
+    allowance_tokens = models.BigIntegerField(default=0)
+    posted_nanousd = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["account", "hour", "key", "model", "outcome"],
+                nulls_distinct=False,
+                name="hourly_usage_once",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(posted_nanousd__lte=models.F("charged_nanousd"), posted_nanousd__gte=0),
+                name="hourly_usage_posted_within_charged",
+            ),
+        ]
+        indexes: ClassVar = [
+            models.Index(
+                fields=["hour"],
+                condition=~models.Q(posted_nanousd=models.F("charged_nanousd")),
+                name="hourly_usage_not_posted",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"account {self.account_id} at {self.hour:%Y-%m-%d %H}:00 UTC"
+
+
+class DailyAllowance(models.Model):
+    """What an account has drawn of its plan's allowance on a UTC day, and what running requests have reserved."""
+
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="daily_allowances", db_index=False)
+    day = models.DateField()
+    requests = models.IntegerField(default=0)
+    tokens = models.BigIntegerField(default=0)
+    held_tokens = models.BigIntegerField(default=0)
+    # Written by the task that aggregates the day: see `usage.allowances`.
+    share = models.DecimalField(max_digits=7, decimal_places=4, default=0, help_text="Of the tighter limit; 1 is all.")
+    warned_at = models.DateTimeField(null=True, help_text="When the e-mail at 80 % was claimed.")
+    exhausted_at = models.DateTimeField(null=True, help_text="When the e-mail at 100 % was claimed.")
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["account", "day"], name="daily_allowance_once"),
+            models.CheckConstraint(
+                condition=models.Q(requests__gte=0, tokens__gte=0, held_tokens__gte=0),
+                name="daily_allowance_not_negative",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"account {self.account_id} on {self.day}"
+
+
+class Anomaly(models.Model):
+    """An hour in which a key, or an account as a whole, spent far more than it does in the same hours of other days."""
+
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="anomalies")
+    # Null: the account as a whole.
+    key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, null=True, related_name="anomalies")
+    # The model that cost most in the hour.
+    model = models.ForeignKey(Model, on_delete=models.PROTECT, null=True, related_name="+")
+    hour = models.DateTimeField(help_text="The first hour of the spike.")
+    expected_nanousd = models.BigIntegerField()
+    threshold_nanousd = models.BigIntegerField()
+    observed_nanousd = models.BigIntegerField()
+    detected_at = models.DateTimeField(default=timezone.now)
+    mailed_at = models.DateTimeField(null=True)
+    acknowledged_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering: ClassVar = ["-detected_at"]
+        verbose_name_plural = "anomalies"
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["account", "key", "hour"], nulls_distinct=False, name="anomaly_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"anomaly of account {self.account_id} at {self.hour:%Y-%m-%d %H}:00 UTC"
