@@ -1,0 +1,188 @@
+"""A key's own spend limit: a hard stop, decided with the holds counted, under the lock of the account's wallet."""
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from django.db import transaction
+
+from accounts import auditing
+from accounts.models import User
+from billing import wallets
+from billing.models import Budget
+from billing.wallets import Connection, Cursor
+from catalog.money import usd_string
+from keys.models import ApiKey
+
+# A limit in total has one period that never ends.
+_BEGINNING = dt.date(2000, 1, 1)
+
+_SELECT = """
+    SELECT key_id, period, limit_nanousd, spent_nanousd, held_nanousd, period_start
+    FROM billing_budget WHERE key_id = ANY(%s)
+"""
+_WRITE = """
+    UPDATE billing_budget b SET held_nanousd = n.held, spent_nanousd = n.spent, period_start = n.period_start
+    FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::date[]) AS n (key_id, held, spent, period_start)
+    WHERE b.key_id = n.key_id
+"""
+# A request counts in the period that admitted it; once that is over there is nothing left to correct.
+_RESOLVE = """
+    UPDATE billing_budget b SET held_nanousd = b.held_nanousd - n.held, spent_nanousd = b.spent_nanousd + n.spent
+    FROM (
+        SELECT key_id, period_start, sum(held) AS held, sum(spent) AS spent
+        FROM unnest(%s::bigint[], %s::date[], %s::bigint[], %s::bigint[]) AS r (key_id, period_start, held, spent)
+        GROUP BY key_id, period_start
+    ) AS n
+    WHERE b.key_id = n.key_id AND b.period_start = n.period_start
+"""
+
+
+@dataclass(slots=True)
+class BudgetState:
+    """The budget of a key under its wallet's lock, in nano-USD."""
+
+    key_id: int
+    period: str
+    limit_nanousd: int
+    spent_nanousd: int
+    held_nanousd: int
+    period_start: dt.date
+    is_changed: bool = False
+
+    @property
+    def remaining_nanousd(self) -> int:
+        return max(self.limit_nanousd - self.spent_nanousd - self.held_nanousd, 0)
+
+    def turn_to(self, day: dt.date) -> None:
+        """Begin again from zero if the day is in a later period."""
+        start = period_start(period=self.period, day=day)
+        if start > self.period_start:
+            self.period_start, self.spent_nanousd, self.held_nanousd = start, 0, 0
+            self.is_changed = True
+
+    def hold(self, amount_nanousd: int) -> None:
+        self.held_nanousd += amount_nanousd
+        self.is_changed = True
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetCorrection:
+    """What the end of one request takes from `held` and adds to `spent`, in nano-USD."""
+
+    key_id: int
+    period_start: dt.date
+    held_nanousd: int
+    spent_nanousd: int
+
+
+def period_start(*, period: str, day: dt.date) -> dt.date:
+    """The first UTC day of the period the day is in; weeks begin on Monday."""
+    match period:
+        case Budget.Period.DAY:
+            return day
+        case Budget.Period.WEEK:
+            return day - dt.timedelta(days=day.weekday())
+        case Budget.Period.MONTH:
+            return day.replace(day=1)
+        case _:
+            return _BEGINNING
+
+
+def period_end(*, period: str, day: dt.date) -> dt.datetime | None:
+    """When the period of the day ends and the limit is whole again, in UTC; None: never."""
+    start = period_start(period=period, day=day)
+    match period:
+        case Budget.Period.DAY:
+            after = start + dt.timedelta(days=1)
+        case Budget.Period.WEEK:
+            after = start + dt.timedelta(days=7)
+        case Budget.Period.MONTH:
+            after = (start + dt.timedelta(days=32)).replace(day=1)
+        case _:
+            return None
+    return dt.datetime.combine(after, dt.time(), tzinfo=dt.UTC)
+
+
+def query(connection: Connection, key_ids: Sequence[int]) -> Cursor:
+    """Ask for the budgets of the keys, whose wallets are locked. Read the answer with `states`."""
+    return connection.execute(_SELECT, (list(key_ids),))
+
+
+def states(cursor: Cursor) -> dict[int, BudgetState]:
+    """The budgets that `query` has found, by key id. Most keys have none."""
+    return {row[0]: BudgetState(*row) for row in cursor.fetchall()}
+
+
+def write(connection: Connection, budgets: Iterable[BudgetState]) -> None:
+    """Write back the budgets that an admission has changed."""
+    changed = [budget for budget in budgets if budget.is_changed]
+    if changed:
+        connection.execute(
+            _WRITE,
+            (
+                [budget.key_id for budget in changed],
+                [budget.held_nanousd for budget in changed],
+                [budget.spent_nanousd for budget in changed],
+                [budget.period_start for budget in changed],
+            ),
+        )
+
+
+def resolve(connection: Connection, corrections: Sequence[BudgetCorrection]) -> None:
+    """Book what ended requests held and spent."""
+    if corrections:
+        connection.execute(
+            _RESOLVE,
+            (
+                [correction.key_id for correction in corrections],
+                [correction.period_start for correction in corrections],
+                [correction.held_nanousd for correction in corrections],
+                [correction.spent_nanousd for correction in corrections],
+            ),
+        )
+
+
+def set_key_budget(*, key: ApiKey, period: str, limit_nanousd: int, actor: User | None, at: dt.datetime) -> Budget:
+    """Give the key a spend limit, or change it. A change of period begins a new one from zero; holds stay counted."""
+    with transaction.atomic():
+        wallets.lock(wallets.borrowed_connection(), [key.account_id])
+        start = period_start(period=period, day=at.astimezone(dt.UTC).date())
+        budget, _created = Budget.objects.get_or_create(
+            key=key,
+            defaults={
+                "account_id": key.account_id,
+                "period": period,
+                "limit_nanousd": limit_nanousd,
+                "period_start": start,
+            },
+        )
+        if budget.period != period:
+            budget.period, budget.period_start = period, start
+            budget.spent_nanousd = budget.held_nanousd = 0
+        budget.limit_nanousd = limit_nanousd
+        budget.save()
+        auditing.record(
+            account=key.account_id,
+            actor=actor,
+            action="key.budget_set",
+            subject_type="key",
+            subject_id=key.pk,
+            period=period,
+            limit_usd=usd_string(limit_nanousd),
+        )
+    return budget
+
+
+def clear_key_budget(*, key: ApiKey, actor: User | None) -> None:
+    """Take the key's spend limit away."""
+    with transaction.atomic():
+        wallets.lock(wallets.borrowed_connection(), [key.account_id])
+        if Budget.objects.filter(key=key).delete()[0]:
+            auditing.record(
+                account=key.account_id,
+                actor=actor,
+                action="key.budget_cleared",
+                subject_type="key",
+                subject_id=key.pk,
+            )
