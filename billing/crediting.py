@@ -1,0 +1,78 @@
+"""Money into a wallet: the wallet and the ledger change in one transaction, or neither does."""
+
+import datetime as dt
+
+from django.db import transaction
+
+from accounts import auditing
+from accounts.models import Account, User
+from billing import ledger, wallets
+from billing.ledger import Leg
+from billing.models import LedgerAccount, LedgerTransaction, TopUp
+from catalog.money import usd_string
+
+
+def grant(
+    *, account: Account, amount_nanousd: int, reason: str, actor: User | None, at: dt.datetime, reference: str
+) -> LedgerTransaction:
+    """Give the account credit that nobody paid for, with a reason that its owner reads in the ledger.
+
+    The plan stays: only a paid top-up moves it. Raises ValueError for an amount that is not positive, and
+    AlreadyPosted for a reference that was used before.
+    """
+    if amount_nanousd <= 0:
+        msg = f"a grant must be positive, not {amount_nanousd} nano-USD"
+        raise ValueError(msg)
+    with transaction.atomic():
+        _add_to_wallet(account_id=account.pk, amount_nanousd=amount_nanousd)
+        posted = ledger.post(
+            reference=reference,
+            kind=LedgerTransaction.Kind.PROMOTION,
+            account=account,
+            description=reason,
+            legs=[
+                Leg(LedgerAccount.Kind.PROMOTIONS, -amount_nanousd),
+                Leg(LedgerAccount.Kind.CUSTOMER_CREDITS, amount_nanousd, owner_id=account.pk),
+            ],
+            at=at,
+        )
+        auditing.record(
+            account=account,
+            actor=actor,
+            action="credit.granted",
+            subject_type="account",
+            subject_id=account.pk,
+            amount_usd=usd_string(amount_nanousd),
+            reason=reason,
+        )
+    return posted
+
+
+def credit_topup(*, topup: TopUp, at: dt.datetime) -> LedgerTransaction:
+    """Credit what the top-up bought, and book its payment and its fee.
+
+    Raises AlreadyPosted where that has happened. Who calls it has locked the top-up's wallet before the top-up.
+    """
+    legs = [
+        Leg(LedgerAccount.Kind.CASH_CLEARING, -topup.total_nanousd, provider=topup.provider),
+        Leg(LedgerAccount.Kind.CUSTOMER_CREDITS, topup.credit_nanousd, owner_id=topup.account_id),
+    ]
+    if topup.fee_nanousd:
+        legs.append(Leg(LedgerAccount.Kind.FEE_REVENUE, topup.fee_nanousd))
+    with transaction.atomic():
+        _add_to_wallet(account_id=topup.account_id, amount_nanousd=topup.credit_nanousd)
+        return ledger.post(
+            reference=f"topup:{topup.pk}",
+            kind=LedgerTransaction.Kind.TOPUP,
+            account=topup.account_id,
+            description=f"Top-up {topup.pk}",
+            legs=legs,
+            at=at,
+        )
+
+
+def _add_to_wallet(*, account_id: int, amount_nanousd: int) -> None:
+    connection = wallets.borrowed_connection()
+    locked = wallets.lock(connection, [account_id])
+    locked[account_id].credit(amount_nanousd)
+    wallets.write(connection, locked.values())
