@@ -1,0 +1,353 @@
+"""What pages read about usage: live figures that equal the ledger.
+
+Each is one statement over the hourly sums and the records not yet in them, so it is exact to the nano-dollar
+at any instant, whatever the tasks have or have not done.
+
+An hour is a UTC hour and belongs to the requests that started in it. A range is `start <= hour < end`, where
+`start` is first moved back to its full hour; an `end` within an hour includes it, as "until now" should.
+"""
+
+import datetime as dt
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal, TypedDict, Unpack
+
+from django.db import connection
+
+from accounts.models import Account
+from keys.models import ApiKey
+from usage.models import Anomaly, DailyAllowance, HourlyUsage, UsageRecord
+
+Dimension = Literal["model", "key", "environment", "outcome"]
+Step = Literal["hour", "day"]
+Metric = Literal["charged", "cost", "requests", "tokens"]
+
+OTHER = "other"
+
+
+class Filters(TypedDict, total=False):
+    """Narrows a query; None narrows nothing."""
+
+    key_id: int | None
+    model_id: int | None
+    environment: str | None
+    outcome: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over some requests. `requests` counts the completed ones; what went otherwise is counted apart.
+
+    `cost_nanousd` is the list price of what was used, `charged_nanousd` what was taken from credits.
+    """
+
+    requests: int = 0
+    refused: int = 0
+    failed: int = 0
+    interrupted: int = 0
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    cost_nanousd: int = 0
+    charged_nanousd: int = 0
+    allowance_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+    @property
+    def all_requests(self) -> int:
+        """Whatever became of them: one usage record each."""
+        return self.requests + self.refused + self.failed + self.interrupted
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The totals of one model, key, environment or outcome; `ident` is its id or value ("": no model)."""
+
+    ident: str
+    label: str
+    totals: Totals
+
+
+@dataclass(slots=True)
+class Dataset:
+    """One color of a stacked chart: a value per label of its series, in nano-USD, tokens or requests."""
+
+    ident: str
+    label: str
+    values: list[int] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        return sum(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A stacked chart: the starts of its hours or days (UTC), and datasets, the largest first."""
+
+    metric: Metric
+    step: Step
+    labels: list[dt.datetime]
+    datasets: list[Dataset]
+
+    @property
+    def is_money(self) -> bool:
+        return self.metric in {"charged", "cost"}
+
+    @property
+    def total(self) -> int:
+        return sum(dataset.total for dataset in self.datasets)
+
+    @property
+    def rows(self) -> list[tuple[dt.datetime, list[int], int]]:
+        """The same as a table: the start of the period, a value per dataset, and their sum."""
+        columns = [dataset.values for dataset in self.datasets]
+        lines = [[column[i] for column in columns] for i in range(len(self.labels))]
+        return [(label, line, sum(line)) for label, line in zip(self.labels, lines, strict=True)]
+
+    def as_chart(self) -> dict[str, Any]:
+        """For `json_script` and static/js/usage-chart.js. Money in USD, rounded to what a chart can show."""
+        written = "%Y-%m-%d %H:%M" if self.step == "hour" else "%Y-%m-%d"
+        scale = 1e-9 if self.is_money else 1
+        return {
+            "unit": "usd" if self.is_money else self.metric,
+            "step": self.step,
+            "labels": [label.strftime(written) for label in self.labels],
+            "datasets": [
+                {"label": dataset.label, "data": [value * scale for value in dataset.values]}
+                for dataset in self.datasets
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFacts:
+    """When a key was last presented (a refusal counts), and what it took from credits this UTC month."""
+
+    last_used_at: dt.datetime | None
+    spent_this_month_nanousd: int
+
+
+@dataclass(frozen=True, slots=True)
+class AllowanceFacts:
+    """The daily allowance of an account: drawn, reserved by running requests, and the limits of its plan."""
+
+    requests: int
+    requests_limit: int
+    tokens: int
+    held_tokens: int
+    tokens_limit: int
+    # Of the tighter limit; 1 is all of it.
+    share: Decimal
+    resets_at: dt.datetime
+
+    @property
+    def percent(self) -> int:
+        """Whole percent of the tighter limit, rounded down: 100 only when it is used up."""
+        return int(self.share * 100)
+
+
+_USED = """
+    WITH used AS (
+        SELECT key_id, model_id, outcome, hour, requests, input_tokens, cached_input_tokens, output_tokens,
+               cost_nanousd, charged_nanousd, allowance_tokens
+        FROM usage_hourlyusage
+        WHERE account_id = %(account)s AND hour >= %(start)s AND hour < %(end)s
+        UNION ALL
+        SELECT key_id, model_id, outcome, date_trunc('hour', started_at, 'UTC'), 1, input_tokens,
+               cached_input_tokens, output_tokens, cost_nanousd, charged_nanousd, allowance_tokens
+        FROM usage_usagerecord
+        WHERE account_id = %(account)s AND NOT is_rolled_up
+          AND started_at >= %(start)s AND date_trunc('hour', started_at, 'UTC') < %(end)s
+    ), narrowed AS (
+        SELECT used.*, keys_apikey.name AS key_name, keys_apikey.environment, catalog_model.slug AS model_slug
+        FROM used
+        JOIN keys_apikey ON keys_apikey.id = used.key_id
+        LEFT JOIN catalog_model ON catalog_model.id = used.model_id
+        WHERE (%(key_id)s::bigint IS NULL OR used.key_id = %(key_id)s)
+          AND (%(model_id)s::bigint IS NULL OR used.model_id = %(model_id)s)
+          AND (%(environment)s::text IS NULL OR keys_apikey.environment = %(environment)s)
+          AND (%(outcome)s::text IS NULL OR used.outcome = %(outcome)s)
+    )
+"""
+_SUMS = """
+    COALESCE(sum(requests) FILTER (WHERE outcome = 'completed'), 0)::bigint,
+    COALESCE(sum(requests) FILTER (WHERE outcome = 'refused'), 0)::bigint,
+    COALESCE(sum(requests) FILTER (WHERE outcome = 'failed'), 0)::bigint,
+    COALESCE(sum(requests) FILTER (WHERE outcome = 'interrupted'), 0)::bigint,
+    COALESCE(sum(input_tokens), 0)::bigint,
+    COALESCE(sum(cached_input_tokens), 0)::bigint,
+    COALESCE(sum(output_tokens), 0)::bigint,
+    COALESCE(sum(cost_nanousd), 0)::bigint,
+    COALESCE(sum(charged_nanousd), 0)::bigint,
+    COALESCE(sum(allowance_tokens), 0)::bigint
+"""
+# What identifies a row, and what it is called.
+_DIMENSIONS: dict[Dimension, str] = {
+    "model": "COALESCE(model_id::text, ''), COALESCE(model_slug, 'No model')",
+    "key": "key_id::text, key_name",
+    "environment": "environment, environment",
+    "outcome": "outcome, outcome",
+}
+_LABELS: dict[str, str] = {
+    str(value): str(label) for value, label in [*ApiKey.Environment.choices, *UsageRecord.Outcome.choices]
+}
+_METRICS: dict[Metric, str] = {
+    "charged": "sum(charged_nanousd)",
+    "cost": "sum(cost_nanousd)",
+    "tokens": "sum(input_tokens + output_tokens)",
+    # As in Totals: completed ones, unless the chart is about what became of them.
+    "requests": "sum(requests) FILTER (WHERE outcome = 'completed' OR %(all_outcomes)s)",
+}
+
+
+def totals(*, account: Account, start: dt.datetime, end: dt.datetime, **filters: Unpack[Filters]) -> Totals:
+    """The sums over the range."""
+    statement = f"{_USED} SELECT {_SUMS} FROM narrowed"  # noqa: S608 - constants
+    (row,) = _select(statement, _parameters(account, start, end, filters))
+    return Totals(*row)
+
+
+def breakdown(
+    *, account: Account, start: dt.datetime, end: dt.datetime, by: Dimension, **filters: Unpack[Filters]
+) -> list[Row]:
+    """The sums over the range by model, key, environment or outcome, the dearest first."""
+    statement = (
+        f"{_USED} SELECT {_DIMENSIONS[by]}, {_SUMS} FROM narrowed GROUP BY 1, 2 "  # noqa: S608 - constants
+        "ORDER BY sum(charged_nanousd) DESC, sum(cost_nanousd) DESC, sum(requests) DESC, 2, 1"
+    )
+    rows = _select(statement, _parameters(account, start, end, filters))
+    return [Row(ident, _label(by, label), Totals(*sums)) for ident, label, *sums in rows]
+
+
+def series(  # noqa: PLR0913 - the axes of a chart
+    *,
+    account: Account,
+    start: dt.datetime,
+    end: dt.datetime,
+    by: Dimension = "model",
+    step: Step = "day",
+    metric: Metric = "charged",
+    most: int = 8,
+    **filters: Unpack[Filters],
+) -> Series:
+    """A value per period and model (or key, …). Beyond `most` datasets, the smallest become "Other"."""
+    statement = (
+        f"{_USED} SELECT date_trunc(%(step)s, hour, 'UTC'), {_DIMENSIONS[by]}, "  # noqa: S608 - constants
+        f"COALESCE({_METRICS[metric]}, 0)::bigint FROM narrowed GROUP BY 1, 2, 3"
+    )
+    parameters = _parameters(account, start, end, filters)
+    rows = _select(statement, {**parameters, "step": step, "all_outcomes": by == "outcome"})
+    labels = _buckets(start=parameters["start"], end=end, step=step)
+    index = {label: i for i, label in enumerate(labels)}
+    datasets: dict[str, Dataset] = {}
+    for bucket, ident, label, value in rows:
+        if ident not in datasets:
+            datasets[ident] = Dataset(ident, _label(by, label), [0] * len(labels))
+        datasets[ident].values[index[bucket]] = value
+    ordered = sorted((d for d in datasets.values() if d.total), key=lambda d: (-d.total, d.label))
+    return Series(metric, step, labels, _with_other(ordered, most))
+
+
+def key_facts(*, account: Account, key_ids: Iterable[int], at: dt.datetime) -> dict[int, KeyFacts]:
+    """Facts of these keys of the account, by key id; the id of another account's key is left out."""
+    month = at.astimezone(dt.UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    statement = """
+        SELECT keys_apikey.id,
+               (SELECT started_at FROM usage_usagerecord
+                WHERE key_id = keys_apikey.id ORDER BY id DESC LIMIT 1),
+               (COALESCE((SELECT sum(charged_nanousd) FROM usage_hourlyusage
+                          WHERE account_id = %(account)s AND key_id = keys_apikey.id
+                            AND hour >= %(month)s), 0)
+                + COALESCE((SELECT sum(charged_nanousd) FROM usage_usagerecord
+                            WHERE account_id = %(account)s AND key_id = keys_apikey.id
+                              AND NOT is_rolled_up AND started_at >= %(month)s), 0))::bigint
+        FROM keys_apikey WHERE account_id = %(account)s AND id = ANY(%(keys)s)
+    """
+    rows = _select(statement, {"account": account.pk, "month": month, "keys": list(key_ids)})
+    return {key_id: KeyFacts(last_used_at, spent) for key_id, last_used_at, spent in rows}
+
+
+def recent_requests(*, account: Account, key: ApiKey | None = None, limit: int = 20) -> list[UsageRecord]:
+    """The latest requests of the account, or of one of its keys, with their keys and models loaded."""
+    records = UsageRecord.objects.filter(account=account).select_related("key", "model").order_by("-id")
+    if key is not None:
+        records = records.filter(key=key)
+    return list(records[:limit])
+
+
+def today_allowance(*, account: Account, at: dt.datetime) -> AllowanceFacts:
+    """The allowance of the UTC day of `at`, against the limits of the plan that the account has now."""
+    day = at.astimezone(dt.UTC).date()
+    drawn = DailyAllowance.objects.filter(account=account, day=day).first() or DailyAllowance()
+    plan = account.plan
+    return AllowanceFacts(
+        requests=drawn.requests,
+        requests_limit=plan.requests_per_day,
+        tokens=drawn.tokens,
+        held_tokens=drawn.held_tokens,
+        tokens_limit=plan.tokens_per_day,
+        share=max(_share(drawn.requests, plan.requests_per_day), _share(drawn.tokens, plan.tokens_per_day)),
+        resets_at=dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), dt.UTC),
+    )
+
+
+def open_anomalies(*, account: Account) -> list[Anomaly]:
+    """The alerts that nobody has acknowledged, the newest first, with their keys and models loaded."""
+    return list(Anomaly.objects.filter(account=account, acknowledged_at=None).select_related("key", "model"))
+
+
+def has_called(*, account: Account) -> bool:
+    """Whether a request of the account was ever completed. A page polls this, so it reads little."""
+    completed = UsageRecord.Outcome.COMPLETED
+    return (
+        UsageRecord.objects.filter(account=account, is_rolled_up=False, outcome=completed).exists()
+        or HourlyUsage.objects.filter(account=account, outcome=completed).exists()
+    )
+
+
+def _select(statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return list(cursor.fetchall())
+
+
+def _parameters(account: Account, start: dt.datetime, end: dt.datetime, filters: Filters) -> dict[str, Any]:
+    unknown = filters.keys() - Filters.__annotations__.keys()
+    if unknown:
+        msg = f"unknown filters: {', '.join(sorted(unknown))}"
+        raise TypeError(msg)
+    start = start.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0)
+    everything = dict.fromkeys(Filters.__annotations__)
+    return {**everything, **filters, "account": account.pk, "start": start, "end": end}
+
+
+def _label(by: Dimension, label: str) -> str:
+    return _LABELS.get(label, label) if by in {"environment", "outcome"} else label
+
+
+def _buckets(*, start: dt.datetime, end: dt.datetime, step: Step) -> list[dt.datetime]:
+    """The starts of all hours or days that touch the range, empty ones too, so that a gap shows as one."""
+    width = dt.timedelta(hours=1) if step == "hour" else dt.timedelta(days=1)
+    bucket = start if step == "hour" else start.replace(hour=0)
+    starts = []
+    while bucket < end:
+        starts.append(bucket)
+        bucket += width
+    return starts
+
+
+def _with_other(ordered: list[Dataset], most: int) -> list[Dataset]:
+    if len(ordered) <= most:
+        return ordered
+    kept, rest = ordered[: most - 1], ordered[most - 1 :]
+    summed = [sum(values) for values in zip(*(dataset.values for dataset in rest), strict=True)]
+    return [*kept, Dataset(OTHER, f"Other ({len(rest)})", summed)]
+
+
+def _share(used: int, limit: int) -> Decimal:
+    return (Decimal(used) / limit) if limit else Decimal(0)
