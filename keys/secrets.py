@@ -1,0 +1,100 @@
+"""The form of a secret, its checksum and its digests.
+
+A secret reads `tg_live_` or `tg_test_`, 32 random base62 characters (190 bits), and 6 base62 characters of
+the CRC-32 of all before them. The checksum lets us refuse a typing error, and lets scanners recognize a leaked
+key, without asking anyone. It protects nothing.
+
+What is stored is an HMAC-SHA-256 under a pepper from KEY_PEPPERS. A secret of 190 random bits cannot be
+guessed, so it needs no slow hash; a slow hash for each request would be a way to be attacked.
+"""
+
+import base64
+import binascii
+import hmac
+import re
+import secrets
+import zlib
+from functools import lru_cache
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+LIVE_PREFIX = "tg_live_"
+TEST_PREFIX = "tg_test_"
+LENGTH = len(LIVE_PREFIX) + 32 + 6
+
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_RANDOM_CHARACTERS = 32
+_CHECKSUM_CHARACTERS = 6
+_SHOWN_CHARACTERS = 4
+_MINIMUM_PEPPER_BYTES = 32
+_FORM = re.compile(r"tg_(?:live|test)_[0-9A-Za-z]{38}")
+
+
+def generate(*, live: bool) -> str:
+    """A new secret; `live` says that it is for production."""
+    body = (LIVE_PREFIX if live else TEST_PREFIX) + "".join(
+        secrets.choice(_ALPHABET) for _ in range(_RANDOM_CHARACTERS)
+    )
+    return body + _checksum(body)
+
+
+def is_well_formed(secret: str) -> bool:
+    """Whether this has the form of a secret and a right checksum. Costs microseconds, whatever is passed."""
+    if len(secret) != LENGTH or _FORM.fullmatch(secret) is None:
+        return False
+    return _checksum(secret[:-_CHECKSUM_CHARACTERS]) == secret[-_CHECKSUM_CHARACTERS:]
+
+
+def digest(secret: str, *, version: int) -> bytes:
+    """The 32 bytes stored for the secret under the pepper of this version. KeyError where there is none."""
+    return hmac.digest(dict(_parsed(tuple(settings.KEY_PEPPERS)))[version], secret.encode(), "sha256")
+
+
+def digests(secret: str) -> list[tuple[int, bytes]]:
+    """Pepper version and digest of the secret under every pepper; the first one signs new secrets."""
+    encoded = secret.encode()
+    peppers = _parsed(tuple(settings.KEY_PEPPERS))
+    return [(version, hmac.digest(pepper, encoded, "sha256")) for version, pepper in peppers]
+
+
+def start_of(secret: str) -> str:
+    """The prefix and the first characters, which pages show."""
+    return secret[: len(LIVE_PREFIX) + _SHOWN_CHARACTERS]
+
+
+def end_of(secret: str) -> str:
+    """The last characters, which pages show."""
+    return secret[-_SHOWN_CHARACTERS:]
+
+
+def _checksum(body: str) -> str:
+    rest = zlib.crc32(body.encode())
+    characters = []
+    for _ in range(_CHECKSUM_CHARACTERS):
+        rest, index = divmod(rest, len(_ALPHABET))
+        characters.append(_ALPHABET[index])
+    return "".join(reversed(characters))
+
+
+@lru_cache(maxsize=4)  # By the setting's value, so that a changed setting is a different entry.
+def _parsed(peppers: tuple[str, ...]) -> tuple[tuple[int, bytes], ...]:
+    parsed: dict[int, bytes] = {}
+    for position, entry in enumerate(peppers, start=1):
+        version, _colon, encoded = entry.partition(":")
+        try:
+            number, pepper = int(version), base64.b64decode(encoded, validate=True)
+        except (ValueError, binascii.Error):
+            number, pepper = 0, b""
+        if number < 1 or number in parsed or len(pepper) < _MINIMUM_PEPPER_BYTES:
+            # The entry itself is a secret: say where it stands, not what it is.
+            msg = (
+                f"KEY_PEPPERS, entry {position}: write version:base64, with a version of its own from 1 up "
+                f"and the base64 of at least {_MINIMUM_PEPPER_BYTES} random bytes"
+            )
+            raise ImproperlyConfigured(msg)
+        parsed[number] = pepper
+    if not parsed:
+        msg = "KEY_PEPPERS is empty: write version:base64 of 32 random bytes: 1:$(openssl rand -base64 32)"
+        raise ImproperlyConfigured(msg)
+    return tuple(parsed.items())
