@@ -5,11 +5,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from django.db import transaction
+from django.db.models import Sum
 
 from accounts import auditing
 from accounts.models import User
 from billing import wallets
-from billing.models import Budget
+from billing.models import Budget, Hold
 from billing.wallets import Connection, Cursor
 from catalog.money import usd_string
 from keys.models import ApiKey
@@ -148,7 +149,7 @@ def set_key_budget(*, key: ApiKey, period: str, limit_nanousd: int, actor: User 
     with transaction.atomic():
         wallets.lock(wallets.borrowed_connection(), [key.account_id])
         start = period_start(period=period, day=at.astimezone(dt.UTC).date())
-        budget, _created = Budget.objects.get_or_create(
+        budget, _ = Budget.objects.get_or_create(
             key=key,
             defaults={
                 "account_id": key.account_id,
@@ -158,9 +159,11 @@ def set_key_budget(*, key: ApiKey, period: str, limit_nanousd: int, actor: User 
             },
         )
         if budget.period != period:
-            budget.period, budget.period_start = period, start
-            budget.spent_nanousd = budget.held_nanousd = 0
-        budget.limit_nanousd = limit_nanousd
+            budget.spent_nanousd = 0
+        budget.period, budget.period_start, budget.limit_nanousd = period, start, limit_nanousd
+        # Requests that run now may have been counted by an earlier budget; theirs is what they will give back.
+        running = Hold.objects.filter(key=key, budget_period_start=start).aggregate(held=Sum("amount_nanousd"))
+        budget.held_nanousd = running["held"] or 0
         budget.save()
         auditing.record(
             account=key.account_id,

@@ -1,0 +1,115 @@
+"""Usage records in bulk: what a request was, as it ended, and the one statement that inserts many of them."""
+
+import datetime as dt
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from operator import attrgetter
+from typing import Self
+
+import orjson
+
+from billing.wallets import Connection
+from catalog.pricing import TokenPrice
+
+
+@dataclass(slots=True)
+class FinishedRequest:
+    """One request as it ended. Costs are filled in by `usage.books` when it settles. Times are aware UTC."""
+
+    id: uuid.UUID
+    account_id: int
+    key_id: int
+    endpoint: str
+    outcome: str
+    status: int
+    started_at: dt.datetime
+    ended_at: dt.datetime
+    model_id: int | None = None
+    upstream: str = ""
+    error_code: str = ""
+    error_message: str = ""
+    is_streamed: bool = False
+    is_estimated: bool = False
+    finish_reason: str = ""
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    input_usd_per_mtok: Decimal | None = None
+    output_usd_per_mtok: Decimal | None = None
+    cached_input_usd_per_mtok: Decimal | None = None
+    cost_nanousd: int = 0
+    charged_nanousd: int = 0
+    loss_nanousd: int = 0
+    allowance_tokens: int = 0
+    latency_ms: int = 0
+    time_to_first_token_ms: int | None = None
+    ip_address: str | None = None
+    user_agent: str = ""
+    client_request_id: str = ""
+
+    def set_price(self, price: TokenPrice) -> None:
+        """Keep the price that held when the request was admitted."""
+        self.input_usd_per_mtok = Decimal(price.input_micro).scaleb(-6)
+        self.output_usd_per_mtok = Decimal(price.output_micro).scaleb(-6)
+        self.cached_input_usd_per_mtok = Decimal(price.cached_input_micro).scaleb(-6)
+
+    def price(self) -> TokenPrice:
+        """The price that `set_price` has kept; free where none was."""
+        return TokenPrice(
+            input_micro=int((self.input_usd_per_mtok or 0) * 1_000_000),
+            output_micro=int((self.output_usd_per_mtok or 0) * 1_000_000),
+            cached_input_micro=int((self.cached_input_usd_per_mtok or 0) * 1_000_000),
+        )
+
+    def as_json(self) -> str:
+        """Itself as a JSON object without what has its default, for the journal and for the hold of a running request."""
+        document = {
+            name: value for name, value in zip(_COLUMNS, _row(self), strict=True) if value != _DEFAULTS.get(name, _NONE)
+        }
+        return orjson.dumps(document, default=str).decode()
+
+    @classmethod
+    def from_json(cls, document: str | bytes) -> Self:
+        """What `as_json` wrote."""
+        values = orjson.loads(document)
+        values["id"] = uuid.UUID(values["id"])
+        for name in ("started_at", "ended_at"):
+            values[name] = dt.datetime.fromisoformat(values[name])
+        for name in ("input_usd_per_mtok", "output_usd_per_mtok", "cached_input_usd_per_mtok"):
+            if name in values:
+                values[name] = Decimal(values[name])
+        return cls(**values)
+
+
+_NONE = object()
+_DEFAULTS = {field.name: field.default for field in fields(FinishedRequest)}
+_ARRAY_TYPES = {
+    "id": "uuid[]",
+    "is_streamed": "bool[]",
+    "is_estimated": "bool[]",
+    "started_at": "timestamptz[]",
+    "ended_at": "timestamptz[]",
+    "ip_address": "inet[]",
+    "input_usd_per_mtok": "numeric[]",
+    "output_usd_per_mtok": "numeric[]",
+    "cached_input_usd_per_mtok": "numeric[]",
+    **dict.fromkeys(("endpoint", "outcome", "upstream", "error_code", "error_message"), "text[]"),
+    **dict.fromkeys(("finish_reason", "user_agent", "client_request_id"), "text[]"),
+}
+_COLUMNS = tuple(field.name for field in fields(FinishedRequest))
+_row = attrgetter(*_COLUMNS)
+# Arrays through unnest: one statement for any number of rows, ten times faster than a row each. A request that was
+# recorded before (its settlement came back from the journal) is left as it is.
+_INSERT = f"""
+    INSERT INTO usage_usagerecord ({", ".join(_COLUMNS)}, is_rolled_up)
+    SELECT *, false FROM unnest({", ".join(f"%s::{_ARRAY_TYPES.get(name, 'bigint[]')}" for name in _COLUMNS)})
+    ON CONFLICT (id) DO NOTHING
+"""  # noqa: S608 - made of the names of our own columns
+
+
+def insert(connection: Connection, finished: Sequence[FinishedRequest]) -> None:
+    """Insert the records of ended requests, in the caller's transaction."""
+    if finished:
+        connection.execute(_INSERT, [list(column) for column in zip(*map(_row, finished), strict=True)])

@@ -1,0 +1,65 @@
+"""Holds that nobody will resolve any more, because the gateway process that placed them is dead."""
+
+import datetime as dt
+import logging
+
+from django.db import connection, transaction
+
+from billing import wallets
+from usage import books
+from usage.models import UsageRecord
+from usage.recording import FinishedRequest
+
+logger = logging.getLogger(__name__)
+
+GRACE = dt.timedelta(seconds=30)
+_BATCH = 500
+
+# Heartbeats are written and judged by the database's clock. Nobody can beat while PostgreSQL is down, so silence counts
+# from its start at the earliest: a running gateway first gets the chance to come back and settle from its journal.
+_ORPHANS = """
+    SELECT h.request::text FROM billing_hold h LEFT JOIN billing_gatewayprocess p ON p.id = h.process_id
+    WHERE coalesce(p.heartbeat_at, h.placed_at) < now() - %s AND pg_postmaster_start_time() < now() - %s
+    ORDER BY h.request_id LIMIT %s
+"""
+_FORGET = """
+    DELETE FROM billing_gatewayprocess p WHERE p.heartbeat_at < now() - interval '1 hour'
+    AND NOT EXISTS (SELECT FROM billing_hold h WHERE h.process_id = p.id)
+"""
+
+
+def sweep(*, at: dt.datetime, grace: dt.timedelta = GRACE) -> int:
+    """Release the holds of processes that have been silent for longer than `grace`. Returns how many it resolved.
+
+    What the upstream produced for them is unknown, so nothing is charged: the loss is ours. Each is recorded as
+    interrupted. Safe to run anywhere at any time: a hold is resolved by whoever deletes it.
+    """
+    resolved = 0
+    while orphans := _orphans(grace):
+        with transaction.atomic():
+            raw = wallets.borrowed_connection()
+            opened = books.open_books(raw, admissions=(), ended=orphans)
+            resolved += sum(opened.end(_interrupted(orphan, at)) for orphan in orphans)
+            opened.write()
+        if len(orphans) < _BATCH:
+            break
+    with connection.cursor() as cursor:
+        cursor.execute(_FORGET)
+    if resolved:
+        logger.warning("released %d holds of gateway processes that had died", resolved)
+    return resolved
+
+
+def _orphans(grace: dt.timedelta) -> list[FinishedRequest]:
+    with connection.cursor() as cursor:
+        cursor.execute(_ORPHANS, (grace, grace, _BATCH))
+        return [FinishedRequest.from_json(row[0]) for row in cursor.fetchall()]
+
+
+def _interrupted(orphan: FinishedRequest, at: dt.datetime) -> FinishedRequest:
+    orphan.outcome = UsageRecord.Outcome.INTERRUPTED
+    orphan.error_code = "interrupted"
+    orphan.error_message = "The gateway process that served this request died. Nothing was charged; send it again."
+    orphan.ended_at = at
+    orphan.latency_ms = max(int((at - orphan.started_at).total_seconds() * 1000), 0)
+    return orphan
