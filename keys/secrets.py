@@ -1,8 +1,8 @@
 """The form of a secret, its checksum and its digests.
 
 A secret reads `tg_live_` or `tg_test_`, 32 random base62 characters (190 bits), and 6 base62 characters of
-the CRC-32 of all before them. The checksum lets us refuse a typing error, and lets scanners recognize a leaked
-key, without asking anyone. It protects nothing.
+the CRC-32 of all before them. The checksum lets us refuse a typing error and scanners recognize a leaked
+key without asking anyone. It protects nothing.
 
 What is stored is an HMAC-SHA-256 under a pepper from KEY_PEPPERS. A secret of 190 random bits cannot be
 guessed, so it needs no slow hash; a slow hash for each request would be a way to be attacked.
