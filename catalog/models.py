@@ -1,5 +1,6 @@
 """Providers, models, what they cost from which moment, and the upstreams that serve them."""
 
+from decimal import Decimal
 from typing import ClassVar
 
 from django.db import models
@@ -63,6 +64,11 @@ class Model(models.Model):
 class Price(models.Model):
     """What a model costs from a moment on, until the next price of the same model. USD per million tokens."""
 
+    class Source(models.TextChoices):
+        CATALOGUE = "catalogue", "Shipped with Tollgate"
+        IMPORT = "import", "Imported"
+        OPERATOR = "operator", "Operator"
+
     model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="prices")
     starts_at = models.DateTimeField(default=timezone.now)
     input_usd_per_mtok = models.DecimalField("input, USD per million tokens", max_digits=12, decimal_places=6)
@@ -75,6 +81,8 @@ class Price(models.Model):
         blank=True,
         help_text="Empty: cached input costs what input costs.",
     )
+    # A shipped price follows the shipped catalogue; one that somebody set is theirs to change.
+    source = models.CharField(max_length=10, choices=Source, default=Source.OPERATOR, editable=False)
 
     class Meta:
         ordering: ClassVar = ["model", "-starts_at"]
@@ -92,6 +100,11 @@ class Price(models.Model):
 
     def __str__(self) -> str:
         return f"{self.model} from {self.starts_at:%Y-%m-%d %H:%M} UTC"
+
+    @property
+    def figures(self) -> tuple[Decimal, Decimal, Decimal | None]:
+        """Input, output and cached input, to compare two prices by."""
+        return self.input_usd_per_mtok, self.output_usd_per_mtok, self.cached_input_usd_per_mtok
 
 
 class Upstream(models.Model):

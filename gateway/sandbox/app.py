@@ -127,11 +127,9 @@ async def _stream(
         breaks_after = _BREAKS_AFTER if controls.after_chunks is None else controls.after_chunks
     await connection.start(200, _STREAM_HEADERS)
     unsent: list[bytes] = []
-    sent = 0
-    for event in answers.events(prompt, answer):
-        if sent == breaks_after:
+    for number, event in enumerate(answers.events(prompt, answer)):
+        if number == breaks_after:
             break
-        sent += 1
         if controls.chunk_delay_s is None and controls.split_bytes is None:
             unsent.append(event)
         else:
