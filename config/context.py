@@ -1,9 +1,14 @@
 """What every page of the console knows."""
 
+from functools import cache
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
+
+from accounts.models import User
+from billing.models import Wallet
+from config import navigation
 
 
 def base_url(request: HttpRequest) -> str:
@@ -12,10 +17,26 @@ def base_url(request: HttpRequest) -> str:
 
 
 def console(request: HttpRequest) -> dict[str, Any]:
-    """Context processor: the API's base URL for snippets, and what kind of installation this is."""
+    """Context processor: the API's base URL for snippets, what kind of installation this is, menu and credit.
+
+    `wallet` is a function, so that only the pages that show it pay its query.
+    """
+    account = getattr(request, "account", None)
+
+    @cache
+    def wallet() -> Wallet:
+        """The account's wallet; an empty one where billing has not needed to make it yet."""
+        found = Wallet.objects.filter(account_id=account.pk).first() if account else None
+        return found or Wallet()
+
+    user = getattr(request, "user", None)
     return {
         "api_base_url": f"{base_url(request)}/v1",
         "is_embedded": settings.EMBEDDED,
         "is_sandbox": bool(settings.SANDBOX_UPSTREAM_URL),
-        "account": getattr(request, "account", None),
+        "account": account,
+        "wallet": wallet,
+        "navigation": navigation.entries(
+            path=request.path, is_operator=isinstance(user, User) and user.is_active and user.is_staff
+        ),
     }

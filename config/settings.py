@@ -187,6 +187,10 @@ STATICFILES_DIRS = [
     ("tabler", BASE_DIR / "node_modules" / "@tabler" / "core" / "dist"),
     ("chartjs", BASE_DIR / "node_modules" / "chart.js" / "dist"),
 ]
+STATICFILES_FINDERS = [
+    "config.staticfiles.ConsoleFinder",
+    "django.contrib.staticfiles.finders.AppDirectoriesFinder",
+]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "config.staticfiles.ConsoleStaticFilesStorage"},
