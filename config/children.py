@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +82,11 @@ class Child:
         return self.pid is not None
 
     @property
+    def exit_code(self) -> int | None:
+        """How it ended (negative: by that signal); None while it runs or was never started."""
+        return self._process.poll() if self._process else None
+
+    @property
     def wait_before_restart_s(self) -> float:
         """Seconds until a process that died may be started again: 0.2, doubling up to 5 while it keeps dying."""
         return max(0.0, self._started_at + self._delay_s - time.monotonic())
@@ -111,21 +116,12 @@ class Child:
         if self._process and self._process.poll() is None:
             self._process.send_signal(number)
 
-    def has_ended_within(self, seconds: float) -> bool:
-        """Wait for the end; whether it came in time."""
-        if self._process is None:
-            return True
-        try:
-            self._process.wait(timeout=max(0.0, seconds))
-        except subprocess.TimeoutExpired:
-            return False
-        return True
-
     def kill(self) -> None:
         """End it and what it started, now."""
         self.signal(signal.SIGKILL)
         self._end_descendants()
-        self.has_ended_within(_LONGEST_DELAY_S)
+        if self._process:
+            self._process.wait()
 
     def last_words(self, lines: int = 20) -> str:
         """The end of its log."""
@@ -158,15 +154,17 @@ def rotate(log: Path) -> None:
         return
 
 
-def stop_together(children: Sequence[Child], number: int, *, patience_s: float) -> list[Child]:
-    """Signal several children at once, wait for all, kill those that take too long; return the killed."""
+def stop_together(
+    children: Sequence[Child], number: int, *, patience_s: float, in_a_hurry: Callable[[], bool] = lambda: False
+) -> None:
+    """Signal several children at once and wait for all; kill those that take too long, or all `in_a_hurry()`."""
     for child in children:
         child.signal(number)
     deadline = time.monotonic() + patience_s
-    late = [child for child in children if not child.has_ended_within(deadline - time.monotonic())]
+    while any(child.is_running for child in children) and time.monotonic() < deadline and not in_a_hurry():
+        time.sleep(_POLL_S)
     for child in children:
         child.kill()
-    return late
 
 
 def is_running_with(pid: int, words: str) -> bool:

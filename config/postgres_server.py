@@ -114,6 +114,7 @@ class PostgresServer:
             "max_worker_processes": 2,
             "max_parallel_workers_per_gather": 0,
             "max_parallel_maintenance_workers": 0,
+            "max_logical_replication_workers": 0,
             "autovacuum_max_workers": 2,
             "min_wal_size": "32MB",
             "max_wal_size": "512MB",
@@ -150,6 +151,7 @@ class PostgresServer:
             env=_environ(environ),
             input=input_text,
             capture_output=True,
+            start_new_session=True,
             text=True,
             check=False,
         )
