@@ -115,6 +115,8 @@ class HourlyUsage(models.Model):
                 condition=~models.Q(posted_nanousd=models.F("charged_nanousd")),
                 name="hourly_usage_not_posted",
             ),
+            # Of all accounts: what was spent in the last hours.
+            models.Index(fields=["hour"], name="hourly_usage_by_hour"),
         ]
 
     def __str__(self) -> str:
@@ -142,6 +144,7 @@ class DailyAllowance(models.Model):
                 name="daily_allowance_not_negative",
             ),
         ]
+        indexes: ClassVar = [models.Index(fields=["day"], name="daily_allowance_by_day")]
 
     def __str__(self) -> str:
         return f"account {self.account_id} on {self.day}"
@@ -156,10 +159,13 @@ class Anomaly(models.Model):
     # The model that cost most in the hour.
     model = models.ForeignKey(Model, on_delete=models.PROTECT, null=True, related_name="+")
     hour = models.DateTimeField(help_text="The first hour of the spike.")
+    last_hour = models.DateTimeField(null=True, help_text="The latest hour of the spike; empty: the first was.")
     expected_nanousd = models.BigIntegerField()
     threshold_nanousd = models.BigIntegerField()
     observed_nanousd = models.BigIntegerField()
     detected_at = models.DateTimeField(default=timezone.now)
+    # The e-mail is leased before it is sent and marked after: a worker that dies in between is found out.
+    mail_claimed_at = models.DateTimeField(null=True, editable=False)
     mailed_at = models.DateTimeField(null=True)
     acknowledged_at = models.DateTimeField(null=True)
 

@@ -11,12 +11,12 @@ import datetime as dt
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal, TypedDict, Unpack
-
-from django.db import connection
+from typing import Any, Literal, Unpack
 
 from accounts.models import Account
 from keys.models import ApiKey
+from usage import live
+from usage.live import Filters
 from usage.models import Anomaly, DailyAllowance, HourlyUsage, UsageRecord
 
 Dimension = Literal["model", "key", "environment", "outcome"]
@@ -24,15 +24,6 @@ Step = Literal["hour", "day"]
 Metric = Literal["charged", "cost", "requests", "tokens"]
 
 OTHER = "other"
-
-
-class Filters(TypedDict, total=False):
-    """Narrows a query; None narrows nothing."""
-
-    key_id: int | None
-    model_id: int | None
-    environment: str | None
-    outcome: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,29 +142,6 @@ class AllowanceFacts:
         return int(self.share * 100)
 
 
-_USED = """
-    WITH used AS (
-        SELECT key_id, model_id, outcome, hour, requests, input_tokens, cached_input_tokens, output_tokens,
-               cost_nanousd, charged_nanousd, allowance_tokens
-        FROM usage_hourlyusage
-        WHERE account_id = %(account)s AND hour >= %(start)s AND hour < %(end)s
-        UNION ALL
-        SELECT key_id, model_id, outcome, date_trunc('hour', started_at, 'UTC'), 1, input_tokens,
-               cached_input_tokens, output_tokens, cost_nanousd, charged_nanousd, allowance_tokens
-        FROM usage_usagerecord
-        WHERE account_id = %(account)s AND NOT is_rolled_up
-          AND started_at >= %(start)s AND date_trunc('hour', started_at, 'UTC') < %(end)s
-    ), narrowed AS (
-        SELECT used.*, keys_apikey.name AS key_name, keys_apikey.environment, catalog_model.slug AS model_slug
-        FROM used
-        JOIN keys_apikey ON keys_apikey.id = used.key_id
-        LEFT JOIN catalog_model ON catalog_model.id = used.model_id
-        WHERE (%(key_id)s::bigint IS NULL OR used.key_id = %(key_id)s)
-          AND (%(model_id)s::bigint IS NULL OR used.model_id = %(model_id)s)
-          AND (%(environment)s::text IS NULL OR keys_apikey.environment = %(environment)s)
-          AND (%(outcome)s::text IS NULL OR used.outcome = %(outcome)s)
-    )
-"""
 _SUMS = """
     COALESCE(sum(requests) FILTER (WHERE outcome = 'completed'), 0)::bigint,
     COALESCE(sum(requests) FILTER (WHERE outcome = 'refused'), 0)::bigint,
@@ -207,8 +175,8 @@ _METRICS: dict[Metric, str] = {
 
 def totals(*, account: Account, start: dt.datetime, end: dt.datetime, **filters: Unpack[Filters]) -> Totals:
     """The sums over the range."""
-    statement = f"{_USED} SELECT {_SUMS} FROM narrowed"  # noqa: S608 - constants
-    (row,) = _select(statement, _parameters(account, start, end, filters))
+    statement = f"{live.USED} SELECT {_SUMS} FROM narrowed"  # noqa: S608 - constants
+    (row,) = live.select(statement, live.parameters(account, start, end, filters))
     return Totals(*row)
 
 
@@ -217,10 +185,10 @@ def breakdown(
 ) -> list[Row]:
     """The sums over the range by model, key, environment or outcome, the dearest first."""
     statement = (
-        f"{_USED} SELECT {_DIMENSIONS[by]}, {_SUMS} FROM narrowed GROUP BY 1, 2 "  # noqa: S608 - constants
+        f"{live.USED} SELECT {_DIMENSIONS[by]}, {_SUMS} FROM narrowed GROUP BY 1, 2 "  # noqa: S608 - constants
         "ORDER BY sum(charged_nanousd) DESC, sum(cost_nanousd) DESC, sum(requests) DESC, 2, 1"
     )
-    rows = _select(statement, _parameters(account, start, end, filters))
+    rows = live.select(statement, live.parameters(account, start, end, filters))
     return [Row(ident, _label(by, label), Totals(*sums)) for ident, label, *sums in rows]
 
 
@@ -237,11 +205,11 @@ def series(  # noqa: PLR0913 - the axes of a chart
 ) -> Series:
     """A value per period and model (or key, …). Beyond `most` datasets, the smallest become "Other"."""
     statement = (
-        f"{_USED} SELECT date_trunc(%(step)s, hour, 'UTC'), {_DIMENSIONS[by]}, "  # noqa: S608 - constants
+        f"{live.USED} SELECT date_trunc(%(step)s, hour, 'UTC'), {_DIMENSIONS[by]}, "  # noqa: S608 - constants
         f"COALESCE({_METRICS[metric]}, 0)::bigint FROM narrowed GROUP BY 1, 2, 3"
     )
-    parameters = _parameters(account, start, end, filters)
-    rows = _select(statement, {**parameters, "step": step, "all_outcomes": by == "outcome"})
+    parameters = live.parameters(account, start, end, filters)
+    rows = live.select(statement, {**parameters, "step": step, "all_outcomes": by == "outcome"})
     labels = _buckets(start=parameters["start"], end=end, step=step)
     index = {label: i for i, label in enumerate(labels)}
     datasets: dict[str, Dataset] = {}
@@ -268,8 +236,14 @@ def key_facts(*, account: Account, key_ids: Iterable[int], at: dt.datetime) -> d
                               AND NOT is_rolled_up AND started_at >= %(month)s), 0))::bigint
         FROM keys_apikey WHERE account_id = %(account)s AND id = ANY(%(keys)s)
     """
-    rows = _select(statement, {"account": account.pk, "month": month, "keys": list(key_ids)})
+    rows = live.select(statement, {"account": account.pk, "month": month, "keys": list(key_ids)})
     return {key_id: KeyFacts(last_used_at, spent) for key_id, last_used_at, spent in rows}
+
+
+def dearest_key(*, account: Account, start: dt.datetime, end: dt.datetime) -> ApiKey | None:
+    """The key that took most from credits in the range; None where nothing was used."""
+    rows = breakdown(account=account, start=start, end=end, by="key")
+    return ApiKey.objects.get(pk=int(rows[0].ident)) if rows else None
 
 
 def recent_requests(*, account: Account, key: ApiKey | None = None, limit: int = 20) -> list[UsageRecord]:
@@ -308,22 +282,6 @@ def has_called(*, account: Account) -> bool:
         UsageRecord.objects.filter(account=account, is_rolled_up=False, outcome=completed).exists()
         or HourlyUsage.objects.filter(account=account, outcome=completed).exists()
     )
-
-
-def _select(statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return list(cursor.fetchall())
-
-
-def _parameters(account: Account, start: dt.datetime, end: dt.datetime, filters: Filters) -> dict[str, Any]:
-    unknown = filters.keys() - Filters.__annotations__.keys()
-    if unknown:
-        msg = f"unknown filters: {', '.join(sorted(unknown))}"
-        raise TypeError(msg)
-    start = start.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0)
-    everything = dict.fromkeys(Filters.__annotations__)
-    return {**everything, **filters, "account": account.pk, "start": start, "end": end}
 
 
 def _label(by: Dimension, label: str) -> str:

@@ -1,0 +1,67 @@
+"""The periodic work on usage. Each task finds by itself what is due, so a lost or doubled message does no harm."""
+
+import logging
+
+from celery import shared_task
+from django.utils import timezone
+
+from usage import alerting, allowances, anomalies, posting, rollups, sweeping
+from usage.models import DailyAllowance
+
+logger = logging.getLogger(__name__)
+
+
+@shared_task(name="usage.sweep_holds", acks_late=True, ignore_result=True)
+def sweep_holds() -> None:
+    """Resolve the holds of gateway processes that have fallen silent."""
+    swept = sweeping.sweep(at=timezone.now())
+    if swept:
+        logger.warning("swept %d holds of silent gateway processes", swept)
+
+
+@shared_task(name="usage.roll_up_hours", acks_late=True, ignore_result=True)
+def roll_up_hours() -> None:
+    """Add every record that is not in the hourly sums yet."""
+    while rollups.roll_up():
+        pass
+
+
+@shared_task(name="usage.post_hours", acks_late=True, ignore_result=True)
+def post_hours() -> None:
+    """Post the hours that have ended to the ledger."""
+    posting.post_hours(at=timezone.now())
+
+
+@shared_task(name="usage.aggregate_allowances", acks_late=True, ignore_result=True)
+def aggregate_allowances() -> None:
+    """Write the share of the daily allowance that is used, and mail whom it concerns.
+
+    At most once: a worker killed between the claim and the mail leaves it unsent, and the gauge still shows it. A
+    mail that the server refuses is given back.
+    """
+    for notice in allowances.aggregate(at=timezone.now()):
+        allowance = DailyAllowance.objects.select_related("account__plan").get(pk=notice.allowance_id)
+        try:
+            alerting.mail_allowance(allowance=allowance)
+        except alerting.SendingErrors:
+            logger.exception("could not mail about the allowance of account %d", allowance.account_id)
+            allowances.give_back(notice=notice)
+
+
+@shared_task(name="usage.detect_anomalies", acks_late=True, ignore_result=True)
+def detect_anomalies() -> None:
+    """Find spikes of the last ended hour and of the running one."""
+    for anomaly in anomalies.detect(at=timezone.now()):
+        logger.warning("%s: saw %d nano-USD", anomaly, anomaly.observed_nanousd)
+
+
+@shared_task(name="usage.mail_anomalies", acks_late=True, ignore_result=True)
+def mail_anomalies() -> None:
+    """Mail the alerts that nobody was told about: at least once, see `anomalies.claim_mail`."""
+    while anomaly := anomalies.claim_mail(at=timezone.now()):
+        try:
+            alerting.mail_anomaly(anomaly=anomaly)
+        except alerting.SendingErrors:
+            logger.exception("could not mail about %s; it is tried again in %s", anomaly, anomalies.MAIL_LEASE)
+        else:
+            anomalies.mark_mailed(anomaly=anomaly, at=timezone.now())
