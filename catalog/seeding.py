@@ -26,7 +26,10 @@ def seed(*, at: dt.datetime) -> None:
     with transaction.atomic():
         providers = _seed_providers(facts["providers"])
         known = {model.slug: model for model in Model.objects.all()}
-        newest = {price.model_id: price for price in Price.objects.order_by("model", "-starts_at").distinct("model")}
+        newest = {
+            price.model_id: price
+            for price in Price.objects.order_by("model_id", "-starts_at").distinct("model_id")
+        }
         for fact in facts["models"]:
             model = known.get(fact["id"]) or _make_model(fact, providers)
             _seed_price(model=model, fact=fact, newest=newest.get(model.pk), at=at)
@@ -58,7 +61,9 @@ def _make_model(fact: dict[str, Any], providers: dict[str, Provider]) -> Model:
         max_output_tokens=fact["max_output_tokens"],
     )
     Upstream.objects.create(
-        model=model, provider=providers[fact["upstream"]["provider"]], upstream_model=fact["upstream"]["model"]
+        model=model,
+        provider=providers[fact["upstream"]["provider"]],
+        upstream_model=fact["upstream"]["model"],
     )
     return model
 

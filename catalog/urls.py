@@ -1,4 +1,8 @@
-from django.urls import URLPattern
+from django.urls import path
+
+from catalog import views
 
 app_name = "catalog"
-urlpatterns: list[URLPattern] = []
+urlpatterns = [
+    path("", views.model_list, name="model_list"),
+]

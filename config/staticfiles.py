@@ -5,6 +5,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 from django.contrib.staticfiles.finders import FileSystemFinder
+from whitenoise.compress import Compressor
 from whitenoise.storage import CompressedManifestStaticFilesStorage
 
 # What pages load from npm packages. The rest of them (maps, modules, demo images) would only slow the start.
@@ -36,3 +37,7 @@ class ConsoleStaticFilesStorage(CompressedManifestStaticFilesStorage):
     def stored_name(self, name: str) -> str:
         """The hashed name; the plain one before `collectstatic` has run, as in tests that read no static file."""
         return self.hashed_files.get(self.hash_key(self.clean_name(name)), name)
+
+    def create_compressor(self, **options: Any) -> Compressor:
+        """Gzip alone: Brotli would take eight of the nine seconds that a first start then spends here."""
+        return Compressor(use_brotli=False, **options)

@@ -1,6 +1,6 @@
 """What a request may ask of the sandbox: the object `sandbox` in its body (`extra_body` of the OpenAI SDKs)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,7 +134,7 @@ def _object(name: str, value: object) -> Mapping[str, Any]:
     return value
 
 
-_READERS = {
+_READERS: dict[str, Callable[[str, object], Any]] = {
     "output_tokens": _count,
     "text": _text,
     "delay_ms": _milliseconds,
