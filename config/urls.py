@@ -3,11 +3,13 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from config import views
+from config import key_pages, views
 
 urlpatterns = [
     path("", views.home, name="home"),
     path("overview/", views.overview, name="overview"),
+    path("keys/", key_pages.key_list, name="key_list"),
+    path("keys/<int:key_id>/", key_pages.key_detail, name="key_detail"),
     path("keys/", include("keys.urls")),
     path("billing/", include("billing.urls")),
     path("usage/", include("usage.urls")),
