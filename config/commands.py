@@ -2,12 +2,17 @@
 
 import os
 import sys
+from collections.abc import Sequence
 
 from config.command_line import Command, parse
 from config.home import ROOT
 from config.managing import bench, manage
 from config.refusal import Refused
 from config.supervising import up
+
+
+# Tests marked with xdist_group run one after another in the same worker.
+_TWO_WORKERS = ("-n", "2", "--dist", "loadgroup")
 
 
 def run(command: Command) -> int:
@@ -23,12 +28,20 @@ def run(command: Command) -> int:
             case "check":
                 return _become("-m", "config.checking")
             case _:
-                return _become("-m", "pytest", *command.arguments)
+                return _become("-m", "pytest", *_parallel(command.arguments), *command.arguments)
     except Refused as refusal:
         sys.stderr.write(f"tollgate: {refusal}\n")
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _parallel(arguments: Sequence[str]) -> Sequence[str]:
+    """Two workers of pytest-xdist, unless the caller says how many, wants a debugger, or runs no tests at all."""
+    alone = ("-n", "--numprocesses", "--pdb", "--trace", "--co", "-h", "--help", "-V", "--version", "--fixtures", "--markers")
+    if any(argument.startswith(alone) for argument in arguments) or "no:xdist" in arguments:
+        return ()
+    return _TWO_WORKERS
 
 
 def _become(*arguments: str) -> int:

@@ -88,8 +88,11 @@ def for_children(environ: Mapping[str, str], additions: Mapping[str, str]) -> di
 
 
 def for_manage(environ: Mapping[str, str], additions: Mapping[str, str]) -> dict[str, str]:
-    """What a command needs to see the instance as the instance sees itself: every variable that settings.py names."""
-    source = (ROOT / "config" / "settings.py").read_text()
-    names = {*re.findall(r'env(?:\.\w+)?\(\s*"([A-Z0-9_]+)"', source), *PROVIDER_KEYS}
-    return {**{name: environ[name] for name in sorted(names) if name in environ}, **additions}
+    """What a command needs to see the instance as the instance sees itself."""
+    return {**{name: environ[name] for name in sorted(setting_names()) if name in environ}, **additions}
 
+
+def setting_names() -> set[str]:
+    """Every variable that makes Tollgate behave differently: those settings.py reads, and the providers' keys."""
+    source = (ROOT / "config" / "settings.py").read_text()
+    return {*re.findall(r'env(?:\.\w+)?\(\s*"([A-Z0-9_]+)"', source), *PROVIDER_KEYS}

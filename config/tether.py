@@ -34,20 +34,22 @@ def main() -> None:
     elif found.user:
         _become(*map(int, found.user.split(":")))
     # After the change of user, which would take the tie away again.
-    _die_with_parent(found.parent, found.signal)
+    die_with_parent(number=found.signal)
+    if os.getppid() != found.parent:
+        sys.exit("tether: the parent is gone already")
     _restore_signals()
     os.execvp(found.program[0], found.program)  # noqa: S606 - the point of this program; no shell
 
 
-def _die_with_parent(parent_pid: int, number: int) -> None:
+def die_with_parent(*, number: int = signal.SIGKILL) -> None:
     """Have the kernel send us a signal when the parent (more exactly: the thread that forked us) ends.
 
     Elsewhere than on Linux there is no such thing; there, the next start ends what the last one left.
     """
-    if sys.platform == "linux" and ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number) != 0:
+    if sys.platform != "linux":
+        return
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number) != 0:
         sys.exit(f"tether: prctl: {os.strerror(ctypes.get_errno())}")
-    if os.getppid() != parent_pid:
-        sys.exit("tether: the parent is gone already")
 
 
 def _enter_user_namespace() -> None:
