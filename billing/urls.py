@@ -1,4 +1,20 @@
-from django.urls import URLPattern
+"""Addresses below /billing/."""
+
+from django.urls import path
+
+from billing import views
 
 app_name = "billing"
-urlpatterns: list[URLPattern] = []
+urlpatterns = [
+    path("", views.home, name="home"),
+    path("ledger/", views.ledger, name="ledger"),
+    path("payments/", views.payments, name="payments"),
+    path("buy/", views.buy, name="buy"),
+    path("sandbox/<str:reference>/", views.sandbox_payment, name="sandbox_payment"),
+    path("sandbox/<str:reference>/pay/", views.sandbox_pay, name="sandbox_pay"),
+    path("sandbox/<str:reference>/cancel/", views.sandbox_cancel, name="sandbox_cancel"),
+    path("topups/<int:topup_id>/", views.receipt, name="receipt"),
+    path("topups/<int:topup_id>/return/", views.returned, name="return"),
+    path("budgets/<int:key_id>/", views.key_budget, name="key_budget"),
+    path("budgets/<int:key_id>/clear/", views.clear_key_budget, name="clear_key_budget"),
+]

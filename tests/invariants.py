@@ -1,0 +1,14 @@
+"""What must hold after every test that moves money. `check_books()` at its end; it needs no fixture."""
+
+import datetime as dt
+
+from billing.models import Hold
+from usage import auditing
+
+
+def check_books(*, idle: bool = False) -> None:
+    """Wallets, ledger, holds, budgets, allowances and usage agree; with `idle`, no request is still running."""
+    report = auditing.audit_ledger(at=dt.datetime.now(dt.UTC))
+    assert not report.discrepancies, "\n".join(report.discrepancies)
+    if idle:
+        assert not Hold.objects.exists(), "holds are still open"
