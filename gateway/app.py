@@ -1,0 +1,70 @@
+"""The ASGI application for /v1/*: the lifespan of the process, and the way from an address to what serves it."""
+
+import logging
+
+from gateway.asgi import ClientGoneError, Exchange, Receive, Scope, Send
+from gateway.completing import ENDPOINT as CHAT
+from gateway.completing import complete
+from gateway.describing import describe
+from gateway.errors import Refusal, method_not_allowed, temporarily_unavailable, unknown_url
+from gateway.plant import Plant
+
+logger = logging.getLogger(__name__)
+
+_POSTED = {CHAT: complete}
+_DESCRIBED = frozenset({"models", "key", "credits", "generation"})
+
+
+class Gateway:
+    """The data plane of one process."""
+
+    def __init__(self) -> None:
+        self._plant: Plant | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            await self._serve(Exchange(scope, receive, send))
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        plant = self._plant = Plant()
+        await plant.start()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await plant.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _serve(self, exchange: Exchange) -> None:
+        try:
+            await self._route(exchange)
+        except Refusal as refusal:
+            await exchange.refuse(refusal)
+        except ClientGoneError:
+            return
+        except Exception:
+            # The traceback has no request in it: neither a body nor a header is ever part of a message.
+            logger.exception("request %s failed in the gateway", exchange.id)
+            if not exchange.is_started:
+                await exchange.refuse(temporarily_unavailable("The gateway"))
+
+    async def _route(self, exchange: Exchange) -> None:
+        plant = self._plant
+        if plant is None:
+            raise temporarily_unavailable("The gateway")
+        method, path = exchange.scope["method"], exchange.scope["path"]
+        endpoint = path.removeprefix("/v1/").rstrip("/")
+        if endpoint in _POSTED:
+            if method != "POST":
+                raise method_not_allowed("POST")
+            await _POSTED[endpoint](plant, exchange)
+            return
+        name, _, argument = endpoint.partition("/")
+        if name not in _DESCRIBED or (argument and name != "models"):
+            raise unknown_url(method, path)
+        if method != "GET":
+            raise method_not_allowed("GET")
+        await describe(plant, exchange, name, argument)

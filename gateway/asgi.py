@@ -1,0 +1,154 @@
+"""The little of ASGI that the gateway needs: types, one request as it is served, and answers.
+
+Plain ASGI on purpose: a request passes no middleware, and what it costs can be read off the stages.
+"""
+
+import asyncio
+import datetime as dt
+import ipaddress
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from functools import lru_cache
+from typing import Any
+
+import orjson
+from django.conf import settings
+from uuid_utils.compat import uuid7
+
+from gateway.errors import Refusal, request_timed_out, request_too_large
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+BODY_TIMEOUT_S = 30.0
+SLOW_READER_TIMEOUT_S = 30.0
+_MAX_CLIENT_REQUEST_ID = 64
+_FAMILY = re.compile(r"[A-Za-z][\w.+-]*(?:/[A-Za-z][\w.+-]*)?")
+
+
+class ClientGoneError(Exception):
+    """The client has closed the connection, or has not read for 30 seconds."""
+
+
+class Exchange:
+    """One request and its answer. The id is a UUIDv7: the request id, and the id of its receipt."""
+
+    __slots__ = ("_receive", "_send", "_started", "headers", "id", "is_started", "scope", "started_at")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        self.id: uuid.UUID = uuid7()
+        self.started_at = dt.datetime.now(dt.UTC)
+        self._started = time.perf_counter()
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.is_started = False
+
+    @property
+    def elapsed_ms(self) -> int:
+        return int((time.perf_counter() - self._started) * 1000)
+
+    @property
+    def ip_address(self) -> str | None:
+        """The client's address; behind a trusted proxy, the one that the proxy names."""
+        client = self.scope.get("client")
+        peer = client[0] if client else None
+        forwarded = self.headers.get(b"x-forwarded-for")
+        if peer and forwarded and _is_trusted_proxy(peer):
+            return _address_or_none(forwarded.decode("latin-1").rsplit(",", 1)[-1].strip()) or peer
+        return _address_or_none(peer) if peer else None
+
+    @property
+    def user_agent(self) -> str:
+        """The family of the client's software, `OpenAI/Python`, without a version."""
+        match = _FAMILY.match(self.headers.get(b"user-agent", b"").decode("latin-1"))
+        return match.group()[:40] if match else ""
+
+    @property
+    def client_request_id(self) -> str:
+        """The client's own request id, kept as it says and never used."""
+        sent = self.headers.get(b"x-request-id", b"").decode("latin-1")
+        return "".join(character for character in sent if character.isprintable())[:_MAX_CLIENT_REQUEST_ID]
+
+    async def read_body(self) -> bytes:
+        """The whole body. Raises Refusal when it is too large (while reading) or slower than 30 seconds."""
+        limit: int = settings.GATEWAY_MAX_BODY_BYTES
+        declared = self.headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > limit:
+            raise request_too_large(limit_bytes=limit)
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                while True:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGoneError
+                    chunk = message.get("body", b"")
+                    size += len(chunk)
+                    if size > limit:
+                        raise request_too_large(limit_bytes=limit)
+                    chunks.append(chunk)
+                    if not message.get("more_body"):
+                        return b"".join(chunks)
+        except TimeoutError:
+            raise request_timed_out(timeout_s=BODY_TIMEOUT_S) from None
+
+    async def wait_for_disconnect(self) -> None:
+        """Returns when the client has gone. Only after the body has been read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Send the status line and the headers, with the request id among them."""
+        self.is_started = True
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [(b"x-request-id", str(self.id).encode()), *headers],
+            }
+        )
+
+    async def write(self, body: bytes, *, more: bool = True) -> None:
+        """Send a piece of the body. Raises ClientGoneError if the client does not take it for 30 seconds."""
+        try:
+            async with asyncio.timeout(SLOW_READER_TIMEOUT_S):
+                await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        except (TimeoutError, OSError):
+            raise ClientGoneError from None
+
+    async def answer(self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        """Send a whole JSON answer."""
+        fixed: Headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await self.start(status, [*fixed, *headers])
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def answer_json(self, document: object, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        await self.answer(200, orjson.dumps(document, default=str), headers)
+
+    async def refuse(self, refusal: Refusal) -> None:
+        """Send a refusal in OpenAI's error shape."""
+        await self.answer(refusal.status, orjson.dumps(refusal.as_json()), refusal.headers)
+
+
+@lru_cache(maxsize=4096)
+def _is_trusted_proxy(peer: str) -> bool:
+    try:
+        address = ipaddress.ip_address(peer)
+    except ValueError:
+        return False
+    return any(address in ipaddress.ip_network(block, strict=False) for block in settings.TRUSTED_PROXIES)
+
+
+def _address_or_none(text: str) -> str | None:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return None

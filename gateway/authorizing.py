@@ -1,0 +1,74 @@
+"""Stage 3: may this key call this endpoint, this model, with an input of this size. All from memory."""
+
+import datetime as dt
+import ipaddress
+
+from accounts.models import Account
+from catalog.serving import Catalogue, Servable
+from gateway.asgi import Exchange
+from gateway.errors import (
+    account_suspended,
+    context_length_exceeded,
+    endpoint_not_allowed,
+    expired_api_key,
+    input_too_long,
+    invalid_value,
+    ip_not_allowed,
+    key_disabled,
+    model_not_allowed,
+    model_not_found,
+    plan_upgrade_required,
+    revoked_api_key,
+)
+from gateway.parsing import Asked
+from keys.authenticating import Credential
+from keys.models import ApiKey
+
+
+def judge_caller(credential: Credential, *, exchange: Exchange, endpoint: str, at: dt.datetime) -> None:
+    """Raises Refusal where the key, its account, its network or the endpoint stands in the way."""
+    retired = credential.secret_retires_at is not None and credential.secret_retires_at <= at
+    if credential.key_status == ApiKey.Status.REVOKED or retired:
+        raise revoked_api_key()
+    if credential.expires_at is not None and credential.expires_at <= at:
+        raise expired_api_key(credential.expires_at)
+    if credential.account_status == Account.Status.SUSPENDED:
+        raise account_suspended()
+    if credential.key_status == ApiKey.Status.DISABLED:
+        raise key_disabled()
+    if credential.allowed_networks:
+        address = exchange.ip_address
+        if address is None or not any(ipaddress.ip_address(address) in net for net in credential.allowed_networks):
+            raise ip_not_allowed(address)
+    if endpoint and credential.allowed_endpoints and endpoint not in credential.allowed_endpoints:
+        raise endpoint_not_allowed(endpoint)
+
+
+def may_call(credential: Credential, model: Servable) -> bool:
+    """Whether the key's policy and the account's plan include the model."""
+    is_allowed = not credential.allowed_models or model.slug in credential.allowed_models
+    return is_allowed and (credential.premium_models or not model.is_premium)
+
+
+def judge_model(credential: Credential, *, asked: Asked, catalogue: Catalogue) -> Servable:
+    """The model asked for. Raises Refusal if there is none, or the key or the plan does not include it."""
+    model = catalogue.get(asked.model)
+    if model is None or model.kind != "chat":
+        raise model_not_found(asked.model)
+    if credential.allowed_models and model.slug not in credential.allowed_models:
+        raise model_not_allowed(model.slug)
+    if model.is_premium and not credential.premium_models:
+        raise plan_upgrade_required(model.slug, credential.plan_name)
+    return model
+
+
+def judge_size(credential: Credential, *, asked: Asked, model: Servable) -> None:
+    """Raises Refusal where the plan's characters, the model's context or the model's output are exceeded."""
+    limit = credential.max_input_characters
+    if limit is not None and asked.input_characters > limit:
+        raise input_too_long(characters=asked.input_characters, limit=limit, plan=credential.plan_name)
+    if asked.output_limit is not None and asked.output_limit > model.max_output_tokens:
+        raise invalid_value("max_tokens", f"{model.slug} writes at most {model.max_output_tokens:,} tokens")
+    tokens = asked.input_tokens + (asked.output_limit or 1)
+    if tokens > model.context_window:
+        raise context_length_exceeded(tokens=tokens, window=model.context_window, model=model.slug)

@@ -1,0 +1,228 @@
+"""`POST /v1/chat/completions`: one request's walk through the stages, from its key to its receipt."""
+
+import asyncio
+import logging
+
+import aiohttp
+import orjson
+from django.utils import timezone
+
+from catalog.money import usd_string
+from catalog.serving import Target
+from gateway import authorizing, metering
+from gateway.asgi import ClientGoneError, Exchange, Headers
+from gateway.credentials import RefusedCallerError
+from gateway.errors import (
+    Refusal,
+    daily_allowance_exhausted,
+    insufficient_credits,
+    key_limit_reached,
+    temporarily_unavailable,
+    upstream_error,
+    upstream_timeout,
+)
+from gateway.parsing import parse_chat
+from gateway.plant import Plant
+from gateway.streaming import relay
+from gateway.walk import Walk
+from keys.authenticating import Credential
+from usage.books import Admission, Admitted, AllowanceExhausted, BudgetReached, CreditsInsufficient
+from usage.models import UsageRecord
+from usage.recording import FinishedRequest
+
+logger = logging.getLogger(__name__)
+
+ENDPOINT = "chat/completions"
+_MAX_ANSWER_BYTES = 64 * 1024 * 1024
+# What a request that names no limit counts in the minute of tokens until it is known what it wrote.
+_ASSUMED_OUTPUT_TOKENS = 1024
+_POLICY_READS = 3
+
+
+async def complete(plant: Plant, exchange: Exchange) -> None:
+    """Serve one request. Whatever happens, what was held is settled or released, and the refusal is recorded."""
+    try:
+        credential = await plant.credentials.authenticate(exchange, endpoint=ENDPOINT)
+    except RefusedCallerError as refused:
+        await refuse(plant, exchange, refused.credential, refused.refusal)
+        return
+    finished = start_record(exchange, credential, ENDPOINT)
+    walk = None
+    try:
+        walk = await _prepare(plant, exchange, credential, finished)
+        await _admit(walk)
+    except Refusal as refusal:
+        if walk is not None:
+            walk.correct_window(0)
+        await refuse(plant, exchange, credential, refusal, finished)
+        return
+    try:
+        await _serve(walk)
+    except Refusal as refusal:
+        walk.fail(refusal)
+        await walk.settle(None, outcome=UsageRecord.Outcome.FAILED)
+        await exchange.refuse(refusal)
+    finally:
+        # Only a bug or a shutdown comes here unsettled. The hold must not outlive the request.
+        if not walk.is_settled:
+            walk.fail(temporarily_unavailable("The gateway"))
+            await asyncio.shield(walk.settle(None, outcome=UsageRecord.Outcome.INTERRUPTED))
+
+
+def start_record(exchange: Exchange, credential: Credential, endpoint: str) -> FinishedRequest:
+    """What is known of a request from its start; as it stands, it is the record of an interrupted one."""
+    return FinishedRequest(
+        id=exchange.id,
+        account_id=credential.account_id,
+        key_id=credential.key_id,
+        endpoint=endpoint,
+        outcome=UsageRecord.Outcome.INTERRUPTED,
+        status=0,
+        started_at=exchange.started_at,
+        ended_at=exchange.started_at,
+        ip_address=exchange.ip_address,
+        user_agent=exchange.user_agent,
+        client_request_id=exchange.client_request_id,
+    )
+
+
+async def refuse(
+    plant: Plant,
+    exchange: Exchange,
+    credential: Credential,
+    refusal: Refusal,
+    finished: FinishedRequest | None = None,
+) -> None:
+    """Answer the refusal, and put it in the account's request log."""
+    finished = finished or start_record(exchange, credential, ENDPOINT)
+    finished.outcome = UsageRecord.Outcome.REFUSED
+    finished.status = refusal.status
+    finished.error_code = refusal.code
+    finished.error_message = refusal.message[:500]
+    finished.ended_at = timezone.now()
+    finished.latency_ms = exchange.elapsed_ms
+    plant.teller.note(finished)
+    await exchange.refuse(refusal)
+
+
+async def _prepare(plant: Plant, exchange: Exchange, credential: Credential, finished: FinishedRequest) -> Walk:
+    """Read and judge what is asked. Raises Refusal."""
+    asked = parse_chat(await exchange.read_body())
+    finished.is_streamed = asked.is_streamed
+    model = authorizing.judge_model(credential, asked=asked, catalogue=plant.catalogue)
+    finished.model_id = model.id
+    authorizing.judge_size(credential, asked=asked, model=model)
+    price = model.price_at(exchange.started_at)
+    if price is None or not model.targets:
+        raise temporarily_unavailable(f"The upstream of {model.slug}")
+    finished.set_price(price)
+    walk = Walk(plant, exchange, credential, finished, asked, model, price)
+    output = asked.output_limit or min(model.max_output_tokens, _ASSUMED_OUTPUT_TOKENS)
+    walk.counted_tokens = asked.input_tokens + output * asked.choices
+    walk.counted = await plant.windows.count(
+        credential, tokens=walk.counted_tokens, processes=plant.teller.alive_processes
+    )
+    return walk
+
+
+async def _admit(walk: Walk) -> None:
+    """Have the teller set aside what the request may cost. Raises Refusal."""
+    plant, exchange = walk.plant, walk.exchange
+    for _ in range(_POLICY_READS):
+        decision = await plant.teller.admit(_admission(walk))
+        match decision:
+            case Admitted():
+                walk.admitted = decision
+                return
+            case CreditsInsufficient():
+                raise insufficient_credits(decision)
+            case BudgetReached():
+                raise key_limit_reached(decision)
+            case AllowanceExhausted():
+                raise daily_allowance_exhausted(decision, now=timezone.now())
+        # The policy has changed since it was read: judge by what holds now.
+        try:
+            walk.credential = await plant.credentials.authenticate(exchange, endpoint=ENDPOINT, is_fresh=True)
+        except RefusedCallerError as refused:
+            raise refused.refusal from None
+        authorizing.judge_model(walk.credential, asked=walk.asked, catalogue=plant.catalogue)
+        authorizing.judge_size(walk.credential, asked=walk.asked, model=walk.model)
+    raise temporarily_unavailable("The key's policy is changing too fast, so it")
+
+
+def _admission(walk: Walk) -> Admission:
+    asked, credential, model = walk.asked, walk.credential, walk.model
+    return Admission(
+        finished=walk.finished,
+        key_version=credential.key_version,
+        account_version=credential.account_version,
+        process_id=walk.plant.teller.process_id,
+        price=walk.price,
+        input_bytes=asked.input_bytes,
+        input_tokens=asked.input_tokens,
+        output_limit=asked.output_limit,
+        max_output_tokens=min(model.max_output_tokens, model.context_window - asked.input_tokens),
+        choices=asked.choices,
+        draws_allowance=not model.is_premium,
+        spends_credits=credential.spends_credits,
+        requests_per_day=credential.requests_per_day,
+        tokens_per_day=credential.tokens_per_day,
+        at=walk.exchange.started_at,
+    )
+
+
+async def _serve(walk: Walk) -> None:
+    """Call the upstream and answer. Raises Refusal while nothing has been answered yet."""
+    assert walk.admitted is not None
+    target, response = await walk.plant.upstreams.open(
+        walk.model, path=ENDPOINT, asked=walk.asked, output_limit=walk.admitted.output_limit
+    )
+    walk.finished.upstream = target.name
+    try:
+        if walk.asked.is_streamed:
+            await relay(walk, response)
+        else:
+            await _answer(walk, target, response)
+    finally:
+        response.close()
+
+
+async def _answer(walk: Walk, target: Target, response: aiohttp.ClientResponse) -> None:
+    """A JSON answer: read whole, metered, settled, and only then passed on as it came."""
+    body = await _read(walk, response)
+    walk.finished.time_to_first_token_ms = walk.exchange.elapsed_ms
+    try:
+        document = orjson.loads(body)
+        choices = document["choices"]
+    except (orjson.JSONDecodeError, TypeError, KeyError):
+        raise upstream_error(walk.model.slug, "its answer is not a completion") from None
+    usage = metering.reported(document.get("usage")) or walk.estimate(metering.produced_characters(choices))
+    walk.finished.status = 200
+    walk.finished.finish_reason = metering.finish_reason(choices)
+    await walk.settle(usage)
+    assert walk.admitted is not None
+    cost: Headers = [
+        (b"x-tollgate-cost-usd", usd_string(walk.finished.charged_nanousd).encode()),
+        (b"x-tollgate-held-usd", usd_string(walk.admitted.held_nanousd).encode()),
+        (b"x-tollgate-upstream", target.name.encode()),
+    ]
+    try:
+        await walk.exchange.answer(200, body, [*walk.headers(), *cost])
+    except ClientGoneError:
+        logger.debug("the client of %s has gone; it is billed for what was produced", walk.exchange.id)
+
+
+async def _read(walk: Walk, response: aiohttp.ClientResponse) -> bytes:
+    try:
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in response.content.iter_any():
+            size += len(piece)
+            if size > _MAX_ANSWER_BYTES:
+                raise upstream_error(walk.model.slug, "its answer is too large")
+            pieces.append(piece)
+        return b"".join(pieces)
+    except TimeoutError:
+        raise upstream_timeout(walk.model.slug, "its answer stopped half-way") from None
+    except (aiohttp.ClientError, OSError):
+        raise upstream_error(walk.model.slug, "the connection was cut") from None

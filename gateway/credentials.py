@@ -1,0 +1,92 @@
+"""Stage 1 and 2: the key a request carries, and whose it is, kept in process by digest for a while.
+
+A kept credential can be out of date. That is safe: the teller compares its versions before it admits anything, a refusal is
+spoken only from one that was just read, and requests that are not admitted by the teller always read it anew.
+"""
+
+import time
+from collections import OrderedDict
+from urllib.parse import parse_qsl
+
+from django.utils import timezone
+
+from gateway import authorizing
+from gateway.asgi import Exchange
+from gateway.errors import Refusal, api_key_in_query, invalid_api_key, missing_api_key
+from gateway.reading import read
+from keys import authenticating, secrets
+from keys.authenticating import Credential
+
+_KEPT = 10_000
+_KEPT_S = 60.0
+_QUERY_NAMES = frozenset({"api_key", "apikey", "api-key", "key", "access_token", "token"})
+_PREFIXES = ("tg_live_", "tg_test_")
+
+
+def secret_of(exchange: Exchange) -> str:
+    """The secret in `Authorization: Bearer` or `x-api-key`. Raises Refusal if there is none, or one in the query."""
+    for name, value in parse_qsl(exchange.scope.get("query_string", b"").decode("latin-1")):
+        if name.lower() in _QUERY_NAMES or value.startswith(_PREFIXES):
+            raise api_key_in_query()
+    scheme, _, secret = exchange.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+    if scheme.lower() != "bearer":
+        secret = exchange.headers.get(b"x-api-key", b"").decode("latin-1")
+    secret = secret.strip()
+    if not secret:
+        raise missing_api_key()
+    if not secrets.is_well_formed(secret):
+        raise invalid_api_key()
+    return secret
+
+
+class Credentials:
+    """Credentials by digest of their secret. The secret itself is not kept."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[bytes, tuple[float, Credential]] = OrderedDict()
+
+    async def authenticate(self, exchange: Exchange, *, endpoint: str, is_fresh: bool = False) -> Credential:
+        """The caller's credential, allowed to call the endpoint now. Raises Refusal.
+
+        `is_fresh` reads it from the database whatever is kept.
+        """
+        secret = secret_of(exchange)
+        (_version, digest), *_ = secrets.digests(secret)
+        kept = None if is_fresh else self._get(digest)
+        if kept is not None:
+            try:
+                authorizing.judge_caller(kept, exchange=exchange, endpoint=endpoint, at=timezone.now())
+            except Refusal:
+                kept = None  # what is kept may be out of date: a refusal is spoken from what is true now
+            else:
+                return kept
+        credential = await read(authenticating.find, secret=secret)
+        if credential is None:
+            raise invalid_api_key()
+        self._keep(digest, credential)
+        try:
+            authorizing.judge_caller(credential, exchange=exchange, endpoint=endpoint, at=timezone.now())
+        except Refusal as refusal:
+            raise RefusedCallerError(credential, refusal) from None
+        return credential
+
+    def _get(self, digest: bytes) -> Credential | None:
+        kept = self._kept.get(digest)
+        if kept is None or time.monotonic() - kept[0] > _KEPT_S:
+            return None
+        return kept[1]
+
+    def _keep(self, digest: bytes, credential: Credential) -> None:
+        self._kept[digest] = (time.monotonic(), credential)
+        self._kept.move_to_end(digest)
+        if len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+
+
+class RefusedCallerError(Exception):
+    """A known key that may not call now: its account sees the refusal in its request log."""
+
+    def __init__(self, credential: Credential, refusal: Refusal) -> None:
+        super().__init__(refusal.code)
+        self.credential = credential
+        self.refusal = refusal

@@ -1,0 +1,209 @@
+"""The GET endpoints: which models there are, what a key is and may still do, and the receipt of a request.
+
+They read the key from the database each time: what they answer is true now, and a revoked key learns nothing.
+"""
+
+import datetime as dt
+import uuid
+from typing import Any
+from urllib.parse import parse_qs
+
+from django.db.models import Sum
+from django.utils import timezone
+
+from accounts.models import Plan
+from billing import budgets
+from billing.models import Budget, LedgerAccount, Posting, Wallet
+from catalog.money import usd_string
+from catalog.serving import Servable
+from gateway import authorizing
+from gateway.asgi import Exchange
+from gateway.credentials import RefusedCallerError
+from gateway.errors import INVALID_REQUEST, Refusal, invalid_value, model_not_found
+from gateway.plant import Plant
+from gateway.reading import read
+from keys.authenticating import Credential
+from keys.models import KeySecret
+from usage import queries
+from usage.models import UsageRecord
+
+
+async def describe(plant: Plant, exchange: Exchange, endpoint: str, argument: str) -> None:
+    """Answer one GET. Raises Refusal."""
+    try:
+        # The policy's list of endpoints concerns what costs something; these only describe.
+        credential = await plant.credentials.authenticate(exchange, endpoint="", is_fresh=True)
+    except RefusedCallerError as refused:
+        raise refused.refusal from None
+    if endpoint == "models":
+        document = _models(plant, credential, argument)
+    elif endpoint == "key":
+        document = {"data": await read(key_facts, credential=credential, at=timezone.now())}
+    elif endpoint == "credits":
+        document = {"data": await read(credit_facts, account_id=credential.account_id)}
+    else:
+        query = parse_qs(exchange.scope.get("query_string", b"").decode("latin-1"))
+        document = {"data": await read(receipt, account_id=credential.account_id, id_=query.get("id", [""])[0])}
+    await exchange.answer_json(document)
+
+
+def _models(plant: Plant, credential: Credential, slug: str) -> dict[str, Any]:
+    at = timezone.now()
+    callable_ = {
+        model.slug: model
+        for model in plant.catalogue.values()
+        if model.targets and model.price_at(at) and authorizing.may_call(credential, model)
+    }
+    if not slug:
+        return {"object": "list", "data": [_model(model, at) for model in callable_.values()]}
+    if slug not in callable_:
+        raise model_not_found(slug)
+    return _model(callable_[slug], at)
+
+
+def _model(model: Servable, at: dt.datetime) -> dict[str, Any]:
+    price = model.price_at(at)
+    assert price is not None
+    return {
+        "id": model.slug,
+        "object": "model",
+        "created": int(model.created_at.timestamp()),
+        "owned_by": model.provider,
+        "name": model.name,
+        "kind": model.kind,
+        "tier": "premium" if model.is_premium else "basic",
+        "context_length": model.context_window,
+        "max_output_tokens": model.max_output_tokens or None,
+        # USD for one token, as exact strings.
+        "pricing": {
+            "prompt": _per_token(price.input_micro),
+            "completion": _per_token(price.output_micro),
+            "input_cache_read": _per_token(price.cached_input_micro),
+        },
+    }
+
+
+def _per_token(micro_usd_per_million: int) -> str:
+    return f"{micro_usd_per_million / 10**12:.12f}".rstrip("0").rstrip(".") or "0"
+
+
+def key_facts(*, credential: Credential, at: dt.datetime) -> dict[str, Any]:
+    """What `GET /v1/key` says. USD amounts are exact strings; null means no limit."""
+    secret = KeySecret.objects.get(pk=credential.secret_id)
+    budget = Budget.objects.filter(key_id=credential.key_id).first()
+    wallet = Wallet.objects.filter(account_id=credential.account_id).first()
+    allowance = queries.today_allowance(account=secret.key.account, at=at)
+    today = at.astimezone(dt.UTC).date()
+    spent = {
+        period: queries.totals(
+            account=secret.key.account,
+            key=secret.key,
+            start=dt.datetime.combine(
+                budgets.period_start(period=period, day=today), dt.time(), tzinfo=dt.UTC
+            ),
+            end=at + dt.timedelta(seconds=1),
+        ).charged_nanousd
+        for period in Budget.Period.values
+    }
+    remaining = _budget_remaining(budget, today)
+    available = wallet.available_nanousd if wallet and credential.spends_credits else 0
+    limits = {"credits": available} | ({} if remaining is None else {"key_limit": remaining})
+    tightest = min(limits, key=lambda name: limits[name])
+    return {
+        "label": f"{secret.start}…{secret.end}",
+        "name": credential.key_name,
+        "environment": credential.environment,
+        "limit": usd_string(budget.limit_nanousd) if budget else None,
+        "limit_remaining": None if remaining is None else usd_string(remaining),
+        "limit_reset": budget.period if budget and budget.period != Budget.Period.TOTAL else None,
+        "usage": usd_string(spent[Budget.Period.TOTAL]),
+        "usage_daily": usd_string(spent[Budget.Period.DAY]),
+        "usage_weekly": usd_string(spent[Budget.Period.WEEK]),
+        "usage_monthly": usd_string(spent[Budget.Period.MONTH]),
+        "is_free_tier": credential.plan_slug == Plan.BASIC,
+        "plan": credential.plan_slug,
+        "expires_at": credential.expires_at.isoformat() if credential.expires_at else None,
+        "rate_limit": {
+            "interval": "60s",
+            "requests": credential.requests_per_minute,
+            "tokens": credential.tokens_per_minute,
+        },
+        "daily_allowance": {
+            "requests": allowance.requests,
+            "requests_limit": allowance.requests_limit,
+            "tokens": allowance.tokens,
+            "tokens_held": allowance.held_tokens,
+            "tokens_limit": allowance.tokens_limit,
+            "resets_at": allowance.resets_at.isoformat(),
+        },
+        "effective_remaining": {"usd": usd_string(limits[tightest]), "limited_by": tightest},
+        "allowed_models": sorted(credential.allowed_models),
+        "allowed_endpoints": sorted(credential.allowed_endpoints),
+    }
+
+
+def _budget_remaining(budget: Budget | None, today: dt.date) -> int | None:
+    if budget is None:
+        return None
+    if budgets.period_start(period=budget.period, day=today) > budget.period_start:
+        return budget.limit_nanousd
+    return max(budget.limit_nanousd - budget.spent_nanousd - budget.held_nanousd, 0)
+
+
+def credit_facts(*, account_id: int) -> dict[str, Any]:
+    """What `GET /v1/credits` says: everything ever credited and used, and what there is now. Exact USD strings."""
+    wallet = Wallet.objects.filter(account_id=account_id).first() or Wallet(account_id=account_id)
+    credited = Posting.objects.filter(
+        ledger_account__kind=LedgerAccount.Kind.CUSTOMER_CREDITS,
+        ledger_account__account_id=account_id,
+        amount_nanousd__gt=0,
+    ).aggregate(total=Sum("amount_nanousd"))["total"]
+    return {
+        "total_credits": usd_string(credited or 0),
+        "total_usage": usd_string((credited or 0) - wallet.balance_nanousd),
+        "balance": usd_string(wallet.balance_nanousd),
+        "held": usd_string(wallet.held_nanousd),
+        "available": usd_string(wallet.available_nanousd),
+    }
+
+
+def receipt(*, account_id: int, id_: str) -> dict[str, Any]:
+    """The receipt of one request of the account. Raises Refusal (404) for any other id."""
+    try:
+        request_id = uuid.UUID(id_)
+    except ValueError:
+        raise invalid_value("id", "it must be the `x-request-id` of a request") from None
+    record = (
+        UsageRecord.objects.select_related("model", "key").filter(account_id=account_id, pk=request_id).first()
+    )
+    if record is None:
+        raise Refusal(404, INVALID_REQUEST, "generation_not_found", "This account has no request of that id.", param="id")
+    return {
+        "id": str(record.pk),
+        "created_at": record.started_at.isoformat(),
+        "model": record.model.slug if record.model else None,
+        "upstream": record.upstream or None,
+        "endpoint": record.endpoint,
+        "key": record.key.name,
+        "outcome": record.outcome,
+        "status": record.status,
+        "error_code": record.error_code or None,
+        "error_message": record.error_message or None,
+        "streamed": record.is_streamed,
+        "estimated": record.is_estimated,
+        "finish_reason": record.finish_reason or None,
+        "tokens_prompt": record.input_tokens,
+        "tokens_prompt_cached": record.cached_input_tokens,
+        "tokens_completion": record.output_tokens,
+        "price": {
+            "input_usd_per_mtok": record.input_usd_per_mtok,
+            "output_usd_per_mtok": record.output_usd_per_mtok,
+            "cached_input_usd_per_mtok": record.cached_input_usd_per_mtok,
+        },
+        "list_cost_usd": usd_string(record.cost_nanousd),
+        "cost_usd": usd_string(record.charged_nanousd),
+        "allowance_tokens": record.allowance_tokens,
+        "latency_ms": record.latency_ms,
+        "time_to_first_token_ms": record.time_to_first_token_ms,
+        "client_request_id": record.client_request_id or None,
+    }

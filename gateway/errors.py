@@ -1,0 +1,335 @@
+"""Every refusal of the gateway's contract, each made in one place with its status, code, message and headers.
+
+A message says which limit, at which scope, what remains and what unblocks it. None ever repeats a key.
+"""
+
+import datetime as dt
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from catalog.money import usd_string
+from usage.books import AllowanceExhausted, BudgetReached, CreditsInsufficient
+
+INVALID_REQUEST = "invalid_request_error"
+PERMISSION = "permission_error"
+QUOTA = "insufficient_quota"
+API = "api_error"
+
+_DO_NOT_RETRY = (b"x-should-retry", b"false")
+
+
+class Refusal(Exception):  # noqa: N818 - the contract's own word for it
+    """An answer other than success, in OpenAI's error shape. `type` is OpenAI's `error.type`."""
+
+    def __init__(  # noqa: PLR0913 - an error has this many parts
+        self,
+        status: int,
+        type: str,  # noqa: A002
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        headers: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.type = type
+        self.code = code
+        self.message = message
+        self.param = param
+        self.headers = list(headers)
+
+    def as_json(self) -> dict[str, Any]:
+        """OpenAI's error object, with all four keys."""
+        return {
+            "error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code},
+        }
+
+
+# --- Who calls ---------------------------------------------------------------------------------------------
+
+
+def missing_api_key() -> Refusal:
+    return Refusal(
+        401,
+        INVALID_REQUEST,
+        "missing_api_key",
+        "No API key was sent. Send it as `Authorization: Bearer <key>` or in the `x-api-key` header.",
+    )
+
+
+def invalid_api_key() -> Refusal:
+    return Refusal(
+        401,
+        INVALID_REQUEST,
+        "invalid_api_key",
+        "This API key is not valid. Copy it again from where you stored it, or create a new one on the Keys page.",
+    )
+
+
+def revoked_api_key() -> Refusal:
+    return Refusal(
+        401,
+        INVALID_REQUEST,
+        "revoked_api_key",
+        "This API key has been revoked or rotated. Use the key's current secret, or create a new key.",
+    )
+
+
+def expired_api_key(expired_at: dt.datetime) -> Refusal:
+    return Refusal(
+        401,
+        INVALID_REQUEST,
+        "expired_api_key",
+        f"This API key expired at {_moment(expired_at)}. Move its expiry on the key's page, or create a new key.",
+    )
+
+
+def api_key_in_query() -> Refusal:
+    return Refusal(
+        400,
+        INVALID_REQUEST,
+        "api_key_in_query",
+        "An API key was sent in the query string, where logs keep it. Rotate it, and send it in a header.",
+    )
+
+
+# --- What it may do ----------------------------------------------------------------------------------------
+
+
+def account_suspended() -> Refusal:
+    return Refusal(
+        403, PERMISSION, "account_suspended", "This account is suspended. Ask the operator what is needed to lift it."
+    )
+
+
+def key_disabled() -> Refusal:
+    return Refusal(403, PERMISSION, "key_disabled", "This API key is disabled. Enable it on its page to use it again.")
+
+
+def ip_not_allowed(address: str | None) -> Refusal:
+    return Refusal(
+        403,
+        PERMISSION,
+        "ip_not_allowed",
+        f"This API key may not be used from {address or 'this address'}. Add the network on the key's page.",
+    )
+
+
+def endpoint_not_allowed(endpoint: str) -> Refusal:
+    return Refusal(
+        403,
+        PERMISSION,
+        "endpoint_not_allowed",
+        f"This API key may not call /v1/{endpoint}. Allow the endpoint on the key's page.",
+    )
+
+
+def model_not_allowed(model: str) -> Refusal:
+    return Refusal(
+        403,
+        PERMISSION,
+        "model_not_allowed",
+        f"This API key may not call {model}. Allow the model on the key's page.",
+        param="model",
+    )
+
+
+def plan_upgrade_required(model: str, plan: str) -> Refusal:
+    return Refusal(
+        403,
+        PERMISSION,
+        "plan_upgrade_required",
+        f"{model} is a premium model, which the {plan} plan does not include. Buy credits on the Billing page: "
+        "the first top-up moves the account to pay-as-you-go.",
+        param="model",
+    )
+
+
+# --- What was asked ----------------------------------------------------------------------------------------
+
+
+def model_not_found(model: str) -> Refusal:
+    return Refusal(
+        404,
+        INVALID_REQUEST,
+        "model_not_found",
+        f"There is no model {model[:120]!r} here. GET /v1/models lists what this key may call.",
+        param="model",
+    )
+
+
+def unknown_url(method: str, path: str) -> Refusal:
+    return Refusal(404, INVALID_REQUEST, "unknown_url", f"There is no {method} {path[:200]} here.")
+
+
+def method_not_allowed(allowed: str) -> Refusal:
+    return Refusal(
+        405,
+        INVALID_REQUEST,
+        "method_not_allowed",
+        f"This address takes {allowed} only.",
+        headers=[(b"allow", allowed.encode())],
+    )
+
+
+def invalid_json(why: str) -> Refusal:
+    return Refusal(400, INVALID_REQUEST, "invalid_json", f"The body is not a valid JSON object: {why}.")
+
+
+def invalid_value(param: str, why: str) -> Refusal:
+    return Refusal(400, INVALID_REQUEST, "invalid_value", f"Invalid value for `{param}`: {why}.", param=param)
+
+
+def input_too_long(*, characters: int, limit: int, plan: str) -> Refusal:
+    return Refusal(
+        400,
+        INVALID_REQUEST,
+        "input_too_long",
+        f"The input has {characters:,} characters; the {plan} plan takes {limit:,} a request. Shorten it, or buy "
+        "credits to move to pay-as-you-go.",
+        param="messages",
+    )
+
+
+def context_length_exceeded(*, tokens: int, window: int, model: str) -> Refusal:
+    return Refusal(
+        400,
+        INVALID_REQUEST,
+        "context_length_exceeded",
+        f"The input and the output asked for come to about {tokens:,} tokens; {model} has a context of {window:,}.",
+        param="messages",
+    )
+
+
+def request_too_large(*, limit_bytes: int) -> Refusal:
+    return Refusal(
+        413,
+        INVALID_REQUEST,
+        "request_too_large",
+        f"The body is larger than {limit_bytes:,} bytes, the most that this gateway takes.",
+        headers=[(b"connection", b"close")],
+    )
+
+
+def request_timed_out(*, timeout_s: float) -> Refusal:
+    return Refusal(
+        408,
+        INVALID_REQUEST,
+        "request_timeout",
+        f"The body did not arrive within {timeout_s:.0f} seconds.",
+        headers=[(b"connection", b"close")],
+    )
+
+
+# --- What it may spend -------------------------------------------------------------------------------------
+
+
+def insufficient_credits(facts: CreditsInsufficient) -> Refusal:
+    affordable = max(facts.affordable_tokens, 0)
+    way_out = f"Ask for at most max_tokens={affordable}, or buy" if affordable else "Buy"
+    held = f" ({usd_string(facts.held_nanousd)} more is held by running requests)" if facts.held_nanousd else ""
+    return Refusal(
+        402,
+        QUOTA,
+        "insufficient_credits",
+        f"The account has ${usd_string(facts.available_nanousd)} of credit available{held}; this request may cost up to "
+        f"${usd_string(facts.needed_nanousd)}. {way_out} credits on the Billing page.",
+        param="max_tokens" if affordable else None,
+        headers=[_DO_NOT_RETRY],
+    )
+
+
+def key_limit_reached(facts: BudgetReached) -> Refusal:
+    period = {"day": " a day", "week": " a week", "month": " a month"}.get(facts.period, " in total")
+    frees = f" It frees at {_moment(facts.resets_at)}." if facts.resets_at else ""
+    affordable = max(facts.affordable_tokens, 0)
+    smaller = f", or ask for at most max_tokens={affordable}" if affordable else ""
+    return Refusal(
+        402,
+        QUOTA,
+        "key_limit_reached",
+        f"This key's own limit is ${usd_string(facts.limit_nanousd)}{period}; ${usd_string(facts.spent_nanousd)} is spent "
+        f"and ${usd_string(facts.held_nanousd)} held by running requests.{frees} Raise the limit on the key's page"
+        f"{smaller}.",
+        param="max_tokens" if affordable else None,
+        headers=[_DO_NOT_RETRY],
+    )
+
+
+def daily_allowance_exhausted(facts: AllowanceExhausted, *, now: dt.datetime) -> Refusal:
+    running = f" and {facts.held_tokens:,} more are reserved by running requests" if facts.held_tokens else ""
+    headers = retry_after((facts.resets_at - now).total_seconds() * 1000)
+    return Refusal(
+        429,
+        QUOTA,
+        "daily_allowance_exhausted",
+        f"The account's daily allowance is used up: {facts.tokens:,} of {facts.tokens_limit:,} tokens{running}, "
+        f"{facts.requests:,} of {facts.requests_limit:,} requests. It frees at {_moment(facts.resets_at)}; with credits "
+        "from the Billing page you can go on at once.",
+        headers=[*headers, _DO_NOT_RETRY],
+    )
+
+
+def rate_limit_exceeded(  # noqa: PLR0913 - the facts of a limit
+    *, what: str, limit: int, used: int, asked: int, retry_ms: int, headers: Iterable[tuple[bytes, bytes]]
+) -> Refusal:
+    """`what` is `requests` or `tokens`."""
+    can_ever = asked <= limit
+    wait = (
+        f"Wait {retry_ms / 1000:.1f} seconds"
+        if can_ever
+        else f"This request alone counts {asked:,}: make it smaller"
+    )
+    return Refusal(
+        429,
+        what,
+        "rate_limit_exceeded",
+        f"This key may use {limit:,} {what} a minute and has used {used:,}. {wait}, or raise the key's limit or the "
+        "account's plan.",
+        headers=[*headers, *(retry_after(retry_ms) if can_ever else [_DO_NOT_RETRY])],
+    )
+
+
+# --- What failed -------------------------------------------------------------------------------------------
+
+
+def upstream_error(model: str, why: str) -> Refusal:
+    return Refusal(
+        502, API, "upstream_error", f"The upstream of {model} failed: {why}. Nothing was charged; try again."
+    )
+
+
+def upstream_timeout(model: str, why: str) -> Refusal:
+    return Refusal(
+        504, API, "upstream_timeout", f"The upstream of {model} took too long: {why}. Nothing was charged; try again."
+    )
+
+
+def upstream_refused(status: int, *, message: str, code: str | None, param: str | None) -> Refusal:
+    """The upstream found fault with the request itself: its own words are the most useful ones."""
+    return Refusal(status, INVALID_REQUEST, code or "invalid_value", message, param=param)
+
+
+def temporarily_unavailable(what: str) -> Refusal:
+    return Refusal(
+        503,
+        API,
+        "temporarily_unavailable",
+        f"{what} is unavailable just now. Nothing was sent upstream and nothing was charged; try again in a second.",
+        headers=retry_after(1000),
+    )
+
+
+def retry_after(milliseconds: float) -> list[tuple[bytes, bytes]]:
+    """`retry-after` in whole seconds, never too early, and `retry-after-ms`, which OpenAI's SDK reads first."""
+    whole = math.ceil(milliseconds)
+    return [
+        (b"retry-after", str(math.ceil(whole / 1000)).encode()),
+        (b"retry-after-ms", str(whole).encode()),
+    ]
+
+
+def _moment(at: dt.datetime) -> str:
+    return f"{at.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,170 @@
+"""What a client asked for, read strictly: a body is a JSON object without surprises, or the request is refused."""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from gateway.errors import invalid_json, invalid_value
+
+_MAX_DEPTH = 64
+_MAX_CHOICES = 128
+_MAX_TOKENS = 10_000_000
+_CHARACTERS_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request for a completion. `input_bytes` bounds its input tokens, `input_tokens` estimates them."""
+
+    document: dict[str, Any]
+    model: str
+    is_streamed: bool
+    wants_usage: bool
+    output_limit: int | None
+    choices: int
+    input_bytes: int
+    input_characters: int
+
+    @property
+    def input_tokens(self) -> int:
+        return max(math.ceil(self.input_characters / _CHARACTERS_PER_TOKEN), 1)
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The body as a JSON object. Raises Refusal for anything that two parsers could read differently."""
+    try:
+        # orjson is strict where json is not: NaN, lone surrogates, invalid UTF-8, numbers out of range.
+        document = orjson.loads(body)
+        json.loads(body, object_pairs_hook=_without_duplicates, parse_int=float)
+    except _DuplicateKeyError as error:
+        raise invalid_json(f"the key {error.args[0][:60]!r} appears twice") from None
+    except (ValueError, RecursionError) as error:
+        why = str(error) if isinstance(error, orjson.JSONDecodeError) else "it is malformed or nested too deeply"
+        raise invalid_json(why.split(":")[0][:200]) from None
+    if not isinstance(document, dict):
+        raise invalid_json("it must be an object")
+    if _depth_exceeds(document, _MAX_DEPTH):
+        raise invalid_json(f"it is nested more than {_MAX_DEPTH} levels deep")
+    return document
+
+
+def parse_chat(body: bytes) -> Asked:
+    """The body of `POST /v1/chat/completions`. Fields that we do not know are the upstream's to judge."""
+    document = parse_object(body)
+    messages = document.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise invalid_value("messages", "it must be a list with at least one message")
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise invalid_value(f"messages[{index}]", "a message is an object with a `role`")
+        if not isinstance(message.get("content"), str | list | None):
+            raise invalid_value(f"messages[{index}].content", "it must be a string or a list of parts")
+    _check_number(document, "temperature", low=0, high=2)
+    _check_number(document, "top_p", low=0, high=1)
+    is_streamed = _boolean(document, "stream")
+    return Asked(
+        document=document,
+        model=_model(document),
+        is_streamed=is_streamed,
+        wants_usage=_wants_usage(document, is_streamed=is_streamed),
+        output_limit=_output_limit(document),
+        choices=_whole_number(document, "n", high=_MAX_CHOICES) or 1,
+        input_bytes=len(body),
+        input_characters=sum(_characters(document.get(part)) for part in _INPUT_PARTS),
+    )
+
+
+_PROTOCOL_VALUES = frozenset({"role", "type"})
+_PROTOCOL_KEYS = frozenset({"role", "type", "content", "text", "name", "function", "parameters", "image_url", "url"})
+_INPUT_PARTS = ("messages", "tools", "functions", "response_format")
+
+
+class _DuplicateKeyError(ValueError):
+    pass
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> None:
+    if len(pairs) > 1:
+        seen = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _DuplicateKeyError(key)
+            seen.add(key)
+
+
+def _depth_exceeds(value: object, levels: int) -> bool:
+    """Whether containers nest deeper than this. The walk is itself bounded by the limit."""
+    if isinstance(value, dict):
+        children: Any = value.values()
+    elif isinstance(value, list):
+        children = value
+    else:
+        return False
+    return levels == 0 or any(_depth_exceeds(child, levels - 1) for child in children)
+
+
+def _characters(value: object) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, list):
+        return sum(map(_characters, value))
+    if isinstance(value, dict):
+        # The protocol's own words are not the client's input; anything else, even a key, may reach the model.
+        return sum(
+            (0 if key in _PROTOCOL_KEYS else len(key)) + (0 if key in _PROTOCOL_VALUES else _characters(item))
+            for key, item in value.items()
+        )
+    return 0
+
+
+def _model(document: dict[str, Any]) -> str:
+    model = document.get("model")
+    if not isinstance(model, str) or not model:
+        raise invalid_value("model", "it must be the name of a model")
+    return model
+
+
+def _output_limit(document: dict[str, Any]) -> int | None:
+    newer = _whole_number(document, "max_completion_tokens", high=_MAX_TOKENS)
+    older = _whole_number(document, "max_tokens", high=_MAX_TOKENS)
+    if newer is not None and older is not None and newer != older:
+        raise invalid_value("max_tokens", "it differs from `max_completion_tokens`; send one of them")
+    return older if newer is None else newer
+
+
+def _wants_usage(document: dict[str, Any], *, is_streamed: bool) -> bool:
+    options = document.get("stream_options")
+    if options is None:
+        return False
+    if not isinstance(options, dict):
+        raise invalid_value("stream_options", "it must be an object")
+    if not is_streamed:
+        raise invalid_value("stream_options", "it is only allowed when `stream` is true")
+    return _boolean(options, "include_usage", "stream_options.")
+
+
+def _boolean(document: dict[str, Any], name: str, prefix: str = "") -> bool:
+    value = document.get(name)
+    if not isinstance(value, bool | None):
+        raise invalid_value(prefix + name, "it must be true or false")
+    return bool(value)
+
+
+def _whole_number(document: dict[str, Any], name: str, *, high: int) -> int | None:
+    value = document.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= high:
+        raise invalid_value(name, f"it must be a whole number from 1 to {high:,}")
+    return value
+
+
+def _check_number(document: dict[str, Any], name: str, *, low: float, high: float) -> None:
+    value = document.get(name)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high):
+        raise invalid_value(name, f"it must be a number from {low} to {high}")
+
+

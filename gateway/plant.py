@@ -1,0 +1,67 @@
+"""What a gateway process runs on: its teller, its windows, its upstream connections, and the catalogue in memory."""
+
+import asyncio
+import contextlib
+import logging
+import uuid
+
+from django.conf import settings
+from uuid_utils.compat import uuid7
+
+from catalog import serving
+from catalog.serving import Catalogue
+from gateway.credentials import Credentials
+from gateway.errors import Refusal
+from gateway.forwarding import Upstreams
+from gateway.journal import Journal
+from gateway.reading import read
+from gateway.teller import Teller
+from gateway.windows import Windows
+
+logger = logging.getLogger(__name__)
+
+# How soon a change of a model, a price or an upstream reaches the gateway.
+_CATALOGUE_EVERY_S = 2.0
+
+
+class Plant:
+    """Made when the process starts, stopped when it drains. Lives on one event loop."""
+
+    def __init__(self) -> None:
+        process_id: uuid.UUID = uuid7()
+        journal = Journal(directory=settings.TOLLGATE_HOME / "journal", process_id=process_id)
+        self.credentials = Credentials()
+        self.windows = Windows()
+        self.teller = Teller(process_id=process_id, journal=journal)
+        self.upstreams = Upstreams()
+        self.catalogue: Catalogue = {}
+        self._refreshing: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start even without a database: requests are refused until it is there, and then served."""
+        self.teller.start()
+        await self._refresh()
+        self._refreshing = asyncio.create_task(self._keep_fresh())
+
+    async def stop(self) -> None:
+        """Settle what is queued and let go of everything. Requests have ended by now."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._refreshing
+        await self.teller.stop()
+        await self.windows.close()
+        await self.upstreams.close()
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            await asyncio.sleep(_CATALOGUE_EVERY_S)
+            await self._refresh()
+
+    async def _refresh(self) -> None:
+        try:
+            self.catalogue = await read(serving.load)
+        except Refusal:
+            logger.warning("the catalogue could not be read; the last one stays in force")
+        except Exception:
+            logger.exception("the catalogue could not be read; the last one stays in force")

@@ -1,0 +1,34 @@
+"""Reading the database without stopping the event loop: ORM queries in a few threads of their own."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from django.db import Error, connection
+
+from gateway.errors import temporarily_unavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# A connection attempt gives up after 2 s; the client hears of it before that.
+_TIMEOUT_S = 1.9
+
+_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="gateway-reader")
+
+
+async def read(query: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run the query in a reader thread. Raises Refusal (503) when PostgreSQL does not answer in time."""
+
+    def run() -> T:
+        try:
+            return query(*args, **kwargs)
+        finally:
+            connection.close()  # back to the pool
+
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            return await asyncio.get_running_loop().run_in_executor(_threads, run)
+    except (TimeoutError, Error):
+        raise temporarily_unavailable("The database") from None

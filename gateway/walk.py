@@ -1,0 +1,70 @@
+"""One request on its way through the stages, and its end."""
+
+from dataclasses import dataclass
+
+from django.utils import timezone
+
+from catalog.pricing import TokenPrice
+from catalog.serving import Servable
+from gateway.asgi import Exchange, Headers
+from gateway.errors import Refusal
+from gateway.metering import Usage, estimated
+from gateway.parsing import Asked
+from gateway.plant import Plant
+from gateway.windows import Counted
+from keys.authenticating import Credential
+from usage.books import Admitted
+from usage.models import UsageRecord
+from usage.recording import FinishedRequest
+
+
+@dataclass(slots=True)
+class Walk:
+    """A request as far as it has come. What is admitted is ended exactly once, by `settle`."""
+
+    plant: Plant
+    exchange: Exchange
+    credential: Credential
+    finished: FinishedRequest
+    asked: Asked
+    model: Servable
+    price: TokenPrice
+    counted: Counted | None = None
+    counted_tokens: int = 0
+    admitted: Admitted | None = None
+    is_settled: bool = False
+
+    async def settle(self, usage: Usage | None, *, outcome: str = UsageRecord.Outcome.COMPLETED) -> None:
+        """End the request at what it used: committed, or in the journal, when this returns. None: it produced nothing."""
+        if self.is_settled or self.admitted is None:
+            return
+        self.is_settled = True
+        finished = self.finished
+        finished.outcome = outcome
+        finished.ended_at = timezone.now()
+        finished.latency_ms = self.exchange.elapsed_ms
+        if usage is not None:
+            finished.input_tokens = usage.input_tokens
+            finished.output_tokens = usage.output_tokens
+            finished.cached_input_tokens = usage.cached_input_tokens
+            finished.is_estimated = usage.is_estimated
+        await self.plant.teller.settle(finished)
+        self.correct_window(usage.input_tokens + usage.output_tokens if usage else 0)
+
+    def correct_window(self, used_tokens: int) -> None:
+        """Have the minute count what the request used instead of what it was estimated at."""
+        if self.counted is not None:
+            self.plant.windows.correct(self.credential, self.counted, difference=used_tokens - self.counted_tokens)
+
+    def estimate(self, produced_characters: int) -> Usage:
+        """What the request must have used by what came back, where the upstream does not say."""
+        return estimated(input_tokens=self.asked.input_tokens, produced_characters=produced_characters)
+
+    def fail(self, refusal: Refusal) -> None:
+        """Note on the record how the request failed."""
+        self.finished.status = refusal.status
+        self.finished.error_code = refusal.code
+        self.finished.error_message = refusal.message[:500]
+
+    def headers(self) -> Headers:
+        return self.counted.headers() if self.counted else []

@@ -1,0 +1,203 @@
+"""Stage 4: requests and tokens a minute, of one key, over all processes.
+
+The minute slides: a request counts for 60 seconds, in steps of one. One Redis round trip runs one Lua script, so the count is
+exact whatever runs in parallel. While Redis does not answer within 100 ms, each process counts by itself, with its share
+of the limit: together they never exceed it. A refused request is not counted.
+"""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis.asyncio
+from django.conf import settings
+from redis.exceptions import RedisError
+
+from gateway.asgi import Headers
+from gateway.errors import Refusal, rate_limit_exceeded
+from keys.authenticating import Credential
+
+logger = logging.getLogger(__name__)
+
+_TIMEOUT_S = 0.1
+_PAUSE_S = 1.0
+_MINUTE_S = 60
+_NO_LIMIT = -1
+_LOCAL_KEYS = 10_000
+_SCRIPT = (Path(__file__).parent / "window.lua").read_text()
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What the minute of a key looks like with this request in it, or without it if it was refused."""
+
+    limit_requests: int | None
+    limit_tokens: int | None
+    requests: int
+    tokens: int
+    reset_ms: int
+    retry_ms: int
+    second: int  # of the clock that counted; a correction goes to the same one
+    refused: str  # `requests`, `tokens` or empty
+
+    def headers(self) -> Headers:
+        """OpenAI's `x-ratelimit-*` headers; what has no limit has no headers."""
+        headers: Headers = []
+        for what, limit, used in (
+            (b"requests", self.limit_requests, self.requests),
+            (b"tokens", self.limit_tokens, self.tokens),
+        ):
+            if limit is not None:
+                headers += [
+                    (b"x-ratelimit-limit-" + what, str(limit).encode()),
+                    (b"x-ratelimit-remaining-" + what, str(max(limit - used, 0)).encode()),
+                    (b"x-ratelimit-reset-" + what, duration(self.reset_ms).encode()),
+                ]
+        return headers
+
+
+class Windows:
+    """The sliding minutes of all keys, in Redis, and in this process while Redis is away."""
+
+    def __init__(self) -> None:
+        self._redis = redis.asyncio.Redis.from_url(
+            settings.REDIS_URL, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S
+        )
+        self._script = self._redis.register_script(_SCRIPT)
+        self._local = LocalMinutes()
+        self._away_until = 0.0
+        self._corrections: set[asyncio.Task[None]] = set()
+
+    async def count(self, credential: Credential, *, tokens: int, processes: int) -> Counted | None:
+        """Count one request of about this many tokens; None for a key without limits. Raises Refusal (429)."""
+        if credential.requests_per_minute is None and credential.tokens_per_minute is None:
+            return None
+        counted = await self._count(credential, tokens=tokens, processes=processes)
+        if counted.refused:
+            raise _refusal(counted, tokens=tokens)
+        return counted
+
+    def correct(self, credential: Credential, counted: Counted, *, difference: int) -> None:
+        """Add what a request used beyond its estimate (or give back the rest), in the second it was counted in."""
+        self._local.add(credential.key_id, counted.second, difference)
+        if credential.tokens_per_minute is not None and difference and time.monotonic() >= self._away_until:
+            task = asyncio.get_running_loop().create_task(self._correct(credential.key_id, counted.second, difference))
+            self._corrections.add(task)
+            task.add_done_callback(self._corrections.discard)
+
+    async def close(self) -> None:
+        await asyncio.gather(*self._corrections, return_exceptions=True)
+        await self._redis.aclose()
+
+    async def _count(self, credential: Credential, *, tokens: int, processes: int) -> Counted:
+        limits = (credential.requests_per_minute, credential.tokens_per_minute)
+        if time.monotonic() >= self._away_until:
+            try:
+                async with asyncio.timeout(_TIMEOUT_S):
+                    answer = await self._script(
+                        keys=[_name(credential.key_id)],
+                        args=[*(_NO_LIMIT if limit is None else limit for limit in limits), tokens],
+                    )
+            except (RedisError, OSError, TimeoutError) as error:
+                logger.warning("Redis does not answer (%s); counting by process", type(error).__name__)
+                self._away_until = time.monotonic() + _PAUSE_S
+            else:
+                allowed, requests, counted_tokens, reset_ms, retry_ms, second, refused = answer
+                if allowed:
+                    self._local.count(credential.key_id, second, tokens)
+                return Counted(*limits, requests, counted_tokens, reset_ms, retry_ms, second, refused.decode())
+        shares = [None if limit is None else limit // max(processes, 1) for limit in limits]
+        return self._local.judge(credential.key_id, int(time.time()), tokens, limits=limits, shares=shares)
+
+    async def _correct(self, key_id: int, second: int, difference: int) -> None:
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                name = _name(key_id)
+                # A counter that has gone meanwhile must not come back without an expiry.
+                if await self._redis.hexists(name, f"t{second}"):
+                    await self._redis.hincrby(name, f"t{second}", difference)
+        except (RedisError, OSError, TimeoutError):
+            self._away_until = time.monotonic() + _PAUSE_S
+
+
+class LocalMinutes:
+    """The minutes of this process alone. It counts all the time, so that it knows them when Redis goes away."""
+
+    def __init__(self) -> None:
+        self._minutes: dict[int, dict[int, list[int]]] = {}
+
+    def count(self, key_id: int, second: int, tokens: int) -> None:
+        if len(self._minutes) > _LOCAL_KEYS:
+            self._minutes = {key: kept for key, kept in self._minutes.items() if second - max(kept) <= _MINUTE_S}
+        seconds = self._minutes.setdefault(key_id, {})
+        if second not in seconds:
+            for old in [old for old in seconds if second - old > _MINUTE_S]:
+                del seconds[old]
+            seconds[second] = [0, 0]
+        seconds[second][0] += 1
+        seconds[second][1] += tokens
+
+    def add(self, key_id: int, second: int, tokens: int) -> None:
+        entry = self._minutes.get(key_id, {}).get(second)
+        if entry is not None:
+            entry[1] += tokens
+
+    def judge(
+        self,
+        key_id: int,
+        second: int,
+        tokens: int,
+        *,
+        limits: tuple[int | None, int | None],
+        shares: list[int | None],
+    ) -> Counted:
+        """Count the request within this process's shares of the limits, or refuse it."""
+        live = sorted(
+            (old, *entry) for old, entry in self._minutes.get(key_id, {}).items() if second - old <= _MINUTE_S
+        )
+        used = [sum(entry[1] for entry in live), sum(entry[2] for entry in live)]
+        reset_ms = 1000 * max((entry[0] + _MINUTE_S + 1 - second for entry in live), default=_MINUTE_S + 1)
+        for index, (what, asked) in enumerate((("requests", 1), ("tokens", tokens))):
+            share = shares[index]
+            if share is not None and used[index] + asked > share:
+                retry_ms = _fits_in(live, index + 1, used[index] + asked - share, second)
+                return Counted(*limits, used[0], used[1], reset_ms, retry_ms, second, what)
+        self.count(key_id, second, tokens)
+        return Counted(*limits, used[0] + 1, used[1] + tokens, 1000 * (_MINUTE_S + 1), 0, second, "")
+
+
+def duration(milliseconds: int) -> str:
+    """A duration as OpenAI writes it: `12ms`, `1.5s`, `6m0s`."""
+    if milliseconds < 1000:
+        return f"{max(milliseconds, 0)}ms"
+    seconds = milliseconds / 1000
+    if seconds < _MINUTE_S:
+        return f"{seconds:g}s"
+    minutes, rest = divmod(seconds, _MINUTE_S)
+    return f"{int(minutes)}m{int(rest)}s"
+
+
+def _fits_in(live: list[tuple[int, int, int]], index: int, excess: int, second: int) -> int:
+    for entry in live:
+        excess -= entry[index]
+        if excess <= 0:
+            return 1000 * (entry[0] + _MINUTE_S + 1 - second)
+    return 1000 * (_MINUTE_S + 1)
+
+
+def _name(key_id: int) -> str:
+    return f"minute:{{{key_id}}}"
+
+
+def _refusal(counted: Counted, *, tokens: int) -> Refusal:
+    by_requests = counted.refused == "requests"
+    return rate_limit_exceeded(
+        what=counted.refused,
+        limit=(counted.limit_requests if by_requests else counted.limit_tokens) or 0,
+        used=counted.requests if by_requests else counted.tokens,
+        asked=1 if by_requests else tokens,
+        retry_ms=counted.retry_ms,
+        headers=counted.headers(),
+    )
