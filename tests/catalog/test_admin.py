@@ -75,7 +75,7 @@ def test_past_prices_are_shown_and_cannot_be_changed(operator: Client) -> None:
     model = make_model(input_price="1.25")
     past = model.prices.get()
     page = operator.get(f"/admin/catalog/model/{model.pk}/change/").content.decode()
-    assert "prices until now" in page
+    assert "Prices until now" in page
     assert "1.25" in page
     assert f'value="{past.pk}" id="id_prices-0-id"' not in page
 
