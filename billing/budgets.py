@@ -144,7 +144,9 @@ def resolve(connection: Connection, corrections: Sequence[BudgetCorrection]) -> 
         )
 
 
-def set_key_budget(*, key: ApiKey, period: str, limit_nanousd: int, actor: User | None, at: dt.datetime) -> Budget:
+def set_key_budget(
+    *, key: ApiKey, period: str, limit_nanousd: int, actor: User | None, at: dt.datetime
+) -> Budget:
     """Give the key a spend limit, or change it. A change of period begins a new one from zero; holds stay counted."""
     with transaction.atomic():
         wallets.lock(wallets.borrowed_connection(), [key.account_id])
@@ -161,8 +163,11 @@ def set_key_budget(*, key: ApiKey, period: str, limit_nanousd: int, actor: User 
         if budget.period != period:
             budget.spent_nanousd = 0
         budget.period, budget.period_start, budget.limit_nanousd = period, start, limit_nanousd
-        # Requests that run now may have been counted by an earlier budget; theirs is what they will give back.
-        running = Hold.objects.filter(key=key, budget_period_start=start).aggregate(held=Sum("amount_nanousd"))
+        # Requests that run now may have been counted by an earlier budget; theirs is what they will give
+        # back.
+        running = Hold.objects.filter(key=key, budget_period_start=start).aggregate(
+            held=Sum("amount_nanousd")
+        )
         budget.held_nanousd = running["held"] or 0
         budget.save()
         auditing.record(

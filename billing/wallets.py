@@ -1,8 +1,8 @@
 """Balances under lock. The row lock of an account's wallet guards everything else that is money of the account.
 
-Everyone who changes a wallet, an allowance, a budget or a hold first locks the wallet here, several of them in order
-of account id, so that nobody can deadlock. The functions take a raw psycopg connection inside a transaction: the
-teller has its own, everyone else borrows Django's with `borrowed_connection`.
+Everyone who changes a wallet, an allowance, a budget or a hold first locks the wallet here, several of them
+in order of account id, so that nobody can deadlock. The functions take a raw psycopg connection inside a
+transaction: the teller has its own, everyone else borrows Django's with `borrowed_connection`.
 """
 
 from collections.abc import Iterable, Sequence

@@ -14,7 +14,8 @@ _MICRO = 1_000_000
 class TokenPrice:
     """A price in integers: micro-USD per million tokens, which is what a Price can express exactly.
 
-    A token costs price ÷ 1000 nano-USD, so a request's cost is a sum of integers, divided and rounded up once.
+    A token costs price ÷ 1000 nano-USD, so a request's cost is a sum of integers, divided and rounded up
+    once.
     """
 
     input_micro: int

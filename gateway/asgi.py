@@ -126,7 +126,10 @@ class Exchange:
 
     async def answer(self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """Send a whole JSON answer."""
-        fixed: Headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        fixed: Headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+        ]
         await self.start(status, [*fixed, *headers])
         await self._send({"type": "http.response.body", "body": body})
 

@@ -38,7 +38,9 @@ def judge_caller(credential: Credential, *, exchange: Exchange, endpoint: str, a
         raise key_disabled()
     if credential.allowed_networks:
         address = exchange.ip_address
-        if address is None or not any(ipaddress.ip_address(address) in net for net in credential.allowed_networks):
+        if address is None or not any(
+            ipaddress.ip_address(address) in net for net in credential.allowed_networks
+        ):
             raise ip_not_allowed(address)
     if endpoint and credential.allowed_endpoints and endpoint not in credential.allowed_endpoints:
         raise endpoint_not_allowed(endpoint)

@@ -105,7 +105,9 @@ async def refuse(
     await exchange.refuse(refusal)
 
 
-async def _prepare(plant: Plant, exchange: Exchange, credential: Credential, finished: FinishedRequest) -> Walk:
+async def _prepare(
+    plant: Plant, exchange: Exchange, credential: Credential, finished: FinishedRequest
+) -> Walk:
     """Read and judge what is asked. Raises Refusal."""
     asked = parse_chat(await exchange.read_body())
     finished.is_streamed = asked.is_streamed

@@ -1,7 +1,8 @@
 """Stage 1 and 2: the key a request carries, and whose it is, kept in process by digest for a while.
 
-A kept credential can be out of date. That is safe: the teller compares its versions before it admits anything, a refusal is
-spoken only from one that was just read, and requests that are not admitted by the teller always read it anew.
+A kept credential can be out of date. That is safe: the teller compares its versions before it admits
+anything, a refusal is spoken only from one that was just read, and requests that are not admitted by the
+teller always read it anew.
 """
 
 import time

@@ -43,7 +43,9 @@ async def describe(plant: Plant, exchange: Exchange, endpoint: str, argument: st
         document = {"data": await read(credit_facts, account_id=credential.account_id)}
     else:
         query = parse_qs(exchange.scope.get("query_string", b"").decode("latin-1"))
-        document = {"data": await read(receipt, account_id=credential.account_id, id_=query.get("id", [""])[0])}
+        document = {
+            "data": await read(receipt, account_id=credential.account_id, id_=query.get("id", [""])[0])
+        }
     await exchange.answer_json(document)
 
 
@@ -97,7 +99,7 @@ def key_facts(*, credential: Credential, at: dt.datetime) -> dict[str, Any]:
     spent = {
         period: queries.totals(
             account=secret.key.account,
-            key=secret.key,
+            key_id=credential.key_id,
             start=dt.datetime.combine(
                 budgets.period_start(period=period, day=today), dt.time(), tzinfo=dt.UTC
             ),
@@ -174,10 +176,18 @@ def receipt(*, account_id: int, id_: str) -> dict[str, Any]:
     except ValueError:
         raise invalid_value("id", "it must be the `x-request-id` of a request") from None
     record = (
-        UsageRecord.objects.select_related("model", "key").filter(account_id=account_id, pk=request_id).first()
+        UsageRecord.objects.select_related("model", "key")
+        .filter(account_id=account_id, pk=request_id)
+        .first()
     )
     if record is None:
-        raise Refusal(404, INVALID_REQUEST, "generation_not_found", "This account has no request of that id.", param="id")
+        raise Refusal(
+            404,
+            INVALID_REQUEST,
+            "generation_not_found",
+            "This account has no request of that id.",
+            param="id",
+        )
     return {
         "id": str(record.pk),
         "created_at": record.started_at.isoformat(),

@@ -100,12 +100,17 @@ def api_key_in_query() -> Refusal:
 
 def account_suspended() -> Refusal:
     return Refusal(
-        403, PERMISSION, "account_suspended", "This account is suspended. Ask the operator what is needed to lift it."
+        403,
+        PERMISSION,
+        "account_suspended",
+        "This account is suspended. Ask the operator what is needed to lift it.",
     )
 
 
 def key_disabled() -> Refusal:
-    return Refusal(403, PERMISSION, "key_disabled", "This API key is disabled. Enable it on its page to use it again.")
+    return Refusal(
+        403, PERMISSION, "key_disabled", "This API key is disabled. Enable it on its page to use it again."
+    )
 
 
 def ip_not_allowed(address: str | None) -> Refusal:
@@ -229,7 +234,9 @@ def request_timed_out(*, timeout_s: float) -> Refusal:
 def insufficient_credits(facts: CreditsInsufficient) -> Refusal:
     affordable = max(facts.affordable_tokens, 0)
     way_out = f"Ask for at most max_tokens={affordable}, or buy" if affordable else "Buy"
-    held = f" ({usd_string(facts.held_nanousd)} more is held by running requests)" if facts.held_nanousd else ""
+    held = (
+        f" ({usd_string(facts.held_nanousd)} more is held by running requests)" if facts.held_nanousd else ""
+    )
     return Refusal(
         402,
         QUOTA,
@@ -303,7 +310,10 @@ def upstream_error(model: str, why: str) -> Refusal:
 
 def upstream_timeout(model: str, why: str) -> Refusal:
     return Refusal(
-        504, API, "upstream_timeout", f"The upstream of {model} took too long: {why}. Nothing was charged; try again."
+        504,
+        API,
+        "upstream_timeout",
+        f"The upstream of {model} took too long: {why}. Nothing was charged; try again.",
     )
 
 

@@ -9,7 +9,13 @@ import orjson
 from django.conf import settings
 
 from catalog.serving import Servable, Target
-from gateway.errors import Refusal, temporarily_unavailable, upstream_error, upstream_refused, upstream_timeout
+from gateway.errors import (
+    Refusal,
+    temporarily_unavailable,
+    upstream_error,
+    upstream_refused,
+    upstream_timeout,
+)
 from gateway.parsing import Asked
 
 logger = logging.getLogger(__name__)
@@ -45,7 +51,8 @@ class Upstreams:
     ) -> tuple[Target, aiohttp.ClientResponse]:
         """The first good answer of the model's upstreams, its body unread. The caller closes it.
 
-        Raises Refusal when there is none: 502, 504, or the upstream's own 4xx where the request itself is at fault.
+        Raises Refusal when there is none: 502, 504, or the upstream's own 4xx where the request itself is at
+        fault.
         """
         if not model.targets:
             raise temporarily_unavailable(f"The upstream of {model.slug}")
@@ -103,7 +110,9 @@ async def _refusal_of(response: aiohttp.ClientResponse, model: Servable, target:
         response.close()
     if response.status in _CLIENT_MISTAKES:
         error = _error_in(body)
-        message = str(error.get("message") or "The upstream refused the request.").replace(target.api_key, "…")
+        message = str(error.get("message") or "The upstream refused the request.").replace(
+            target.api_key, "…"
+        )
         code, param = error.get("code"), error.get("param")
         return upstream_refused(
             response.status,

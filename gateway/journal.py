@@ -1,8 +1,8 @@
 """Settlements that PostgreSQL could not take, on disk until it can.
 
-One file a process, one JSON line a request, each line synced before its response is completed. The file is locked while its
-process lives; a process that starts takes over the files of dead ones. To replay a line twice does no harm: a request
-is settled by whoever deletes its hold.
+One file a process, one JSON line a request, each line synced before its response is completed. The file is
+locked while its process lives; a process that starts takes over the files of dead ones. To replay a line
+twice does no harm: a request is settled by whoever deletes its hold.
 """
 
 import fcntl

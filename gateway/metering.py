@@ -29,7 +29,9 @@ def reported(usage: object) -> Usage | None:
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
     counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"), 0 if cached is None else cached)
-    if not all(isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= _ABSURD for count in counts):
+    if not all(
+        isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= _ABSURD for count in counts
+    ):
         return None
     prompt, completion, cached_tokens = counts
     return None if cached_tokens > prompt else Usage(prompt, completion, cached_tokens)

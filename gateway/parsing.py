@@ -42,7 +42,11 @@ def parse_object(body: bytes) -> dict[str, Any]:
     except _DuplicateKeyError as error:
         raise invalid_json(f"the key {error.args[0][:60]!r} appears twice") from None
     except (ValueError, RecursionError) as error:
-        why = str(error) if isinstance(error, orjson.JSONDecodeError) else "it is malformed or nested too deeply"
+        why = (
+            str(error)
+            if isinstance(error, orjson.JSONDecodeError)
+            else "it is malformed or nested too deeply"
+        )
         raise invalid_json(why.split(":")[0][:200]) from None
     if not isinstance(document, dict):
         raise invalid_json("it must be an object")
@@ -78,7 +82,9 @@ def parse_chat(body: bytes) -> Asked:
 
 
 _PROTOCOL_VALUES = frozenset({"role", "type"})
-_PROTOCOL_KEYS = frozenset({"role", "type", "content", "text", "name", "function", "parameters", "image_url", "url"})
+_PROTOCOL_KEYS = frozenset(
+    {"role", "type", "content", "text", "name", "function", "parameters", "image_url", "url"}
+)
 _INPUT_PARTS = ("messages", "tools", "functions", "response_format")
 
 
@@ -164,7 +170,7 @@ def _whole_number(document: dict[str, Any], name: str, *, high: int) -> int | No
 
 def _check_number(document: dict[str, Any], name: str, *, low: float, high: float) -> None:
     value = document.get(name)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high):
+    if value is not None and (
+        isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high
+    ):
         raise invalid_value(name, f"it must be a number from {low} to {high}")
-
-

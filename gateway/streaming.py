@@ -21,7 +21,8 @@ from usage.models import UsageRecord
 
 logger = logging.getLogger(__name__)
 
-# A client that has gone is billed for what the upstream produces. It is given this long to finish, then it is cut.
+# A client that has gone is billed for what the upstream produces. It is given this long to finish, then it is
+# cut.
 DRAIN_S = 60.0
 _DONE = b"[DONE]"
 
@@ -126,7 +127,9 @@ async def _break_off(walk: Walk, client: "_Client", meter: _Meter, refusal: Refu
     """The upstream failed after the first byte: an error event, no [DONE], and only what was produced is billed."""
     walk.fail(refusal)
     walk.finished.status = 200  # what the client got, before it went wrong
-    refusal.message = refusal.message.replace("Nothing was charged; try again.", "Only what you received is charged.")
+    refusal.message = refusal.message.replace(
+        "Nothing was charged; try again.", "Only what you received is charged."
+    )
     walk.finished.error_message = refusal.message[:500]
     await walk.settle(meter.usage or walk.estimate(meter.characters), outcome=UsageRecord.Outcome.FAILED)
     await client.write(event_of(orjson.dumps(refusal.as_json())))

@@ -1,9 +1,9 @@
 """Stage 5: the one place where a request meets the database.
 
-One thread with one connection. Whatever requests are waiting form one batch: admissions and settlements share one
-transaction and one commit, so a single request pays one commit and a thousand share theirs. What is decided, and that
-it is decided once, is `usage.books`; here is how requests get there, and what happens when PostgreSQL is away:
-admissions are refused within two seconds, settlements go to the journal and are replayed.
+One thread with one connection. Whatever requests are waiting form one batch: admissions and settlements share
+one transaction and one commit, so a single request pays one commit and a thousand share theirs. What is
+decided, and that it is decided once, is `usage.books`; here is how requests get there, and what happens when
+PostgreSQL is away: admissions are refused within two seconds, settlements go to the journal and are replayed.
 """
 
 import asyncio
@@ -164,7 +164,8 @@ class Teller:
             opened = books.open_books(connection, admissions=admitting, ended=settling)
             for finished in settling:
                 if not opened.end(finished):
-                    # Refused before it held anything, or resolved before; then its record exists and stays as it is.
+                    # Refused before it held anything, or resolved before; then its record exists and stays as
+                    # it is.
                     opened.record(finished)
             decided = {request.finished.id: opened.admit(request) for request in admitting}
             opened.write()
@@ -191,7 +192,8 @@ class Teller:
                 self._transact(batch)
             except psycopg.OperationalError:
                 raise
-            except Exception:  # noqa: BLE001 - one at a time, to find the one that cannot be booked and set it apart
+            except Exception:  # noqa: BLE001 - one at a time, to find the one that cannot be booked and set
+            it apart
                 for item in batch:
                     self._replay_alone(item)
         self._journal.forget(len(owed))

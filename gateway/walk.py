@@ -54,7 +54,9 @@ class Walk:
     def correct_window(self, used_tokens: int) -> None:
         """Have the minute count what the request used instead of what it was estimated at."""
         if self.counted is not None:
-            self.plant.windows.correct(self.credential, self.counted, difference=used_tokens - self.counted_tokens)
+            self.plant.windows.correct(
+                self.credential, self.counted, difference=used_tokens - self.counted_tokens
+            )
 
     def estimate(self, produced_characters: int) -> Usage:
         """What the request must have used by what came back, where the upstream does not say."""

@@ -1,8 +1,9 @@
 """Stage 4: requests and tokens a minute, of one key, over all processes.
 
-The minute slides: a request counts for 60 seconds, in steps of one. One Redis round trip runs one Lua script, so the count is
-exact whatever runs in parallel. While Redis does not answer within 100 ms, each process counts by itself, with its share
-of the limit: together they never exceed it. A refused request is not counted.
+The minute slides: a request counts for 60 seconds, in steps of one. One Redis round trip runs one Lua script,
+so the count is exact whatever runs in parallel. While Redis does not answer within 100 ms, each process
+counts by itself, with its share of the limit: together they never exceed it. A refused request is not
+counted.
 """
 
 import asyncio
@@ -83,7 +84,9 @@ class Windows:
         """Add what a request used beyond its estimate (or give back the rest), in the second it was counted in."""
         self._local.add(credential.key_id, counted.second, difference)
         if credential.tokens_per_minute is not None and difference and time.monotonic() >= self._away_until:
-            task = asyncio.get_running_loop().create_task(self._correct(credential.key_id, counted.second, difference))
+            task = asyncio.get_running_loop().create_task(
+                self._correct(credential.key_id, counted.second, difference)
+            )
             self._corrections.add(task)
             task.add_done_callback(self._corrections.discard)
 
@@ -107,7 +110,9 @@ class Windows:
                 allowed, requests, counted_tokens, reset_ms, retry_ms, second, refused = answer
                 if allowed:
                     self._local.count(credential.key_id, second, tokens)
-                return Counted(*limits, requests, counted_tokens, reset_ms, retry_ms, second, refused.decode())
+                return Counted(
+                    *limits, requests, counted_tokens, reset_ms, retry_ms, second, refused.decode()
+                )
         shares = [None if limit is None else limit // max(processes, 1) for limit in limits]
         return self._local.judge(credential.key_id, int(time.time()), tokens, limits=limits, shares=shares)
 
@@ -130,7 +135,9 @@ class LocalMinutes:
 
     def count(self, key_id: int, second: int, tokens: int) -> None:
         if len(self._minutes) > _LOCAL_KEYS:
-            self._minutes = {key: kept for key, kept in self._minutes.items() if second - max(kept) <= _MINUTE_S}
+            self._minutes = {
+                key: kept for key, kept in self._minutes.items() if second - max(kept) <= _MINUTE_S
+            }
         seconds = self._minutes.setdefault(key_id, {})
         if second not in seconds:
             for old in [old for old in seconds if second - old > _MINUTE_S]:

@@ -1,8 +1,9 @@
 """The locked accounts of one batch of requests: who may go ahead, and what the ended ones cost.
 
-This is where nobody overspends. A batch is one transaction: `open_books` locks the wallets, re-reads what the decisions
-rest on and takes the holds of the ended requests away; `admit` and `end` decide in memory; `write` puts it all back. What
-takes a hold away is `DELETE … RETURNING`, so a request is resolved by whoever gets its row, once.
+This is where nobody overspends. A batch is one transaction: `open_books` locks the wallets, re-reads what the
+decisions rest on and takes the holds of the ended requests away; `admit` and `end` decide in memory; `write`
+puts it all back. What takes a hold away is `DELETE … RETURNING`, so a request is resolved by whoever gets its
+row, once.
 """
 
 import datetime as dt
@@ -20,8 +21,8 @@ from usage import recording
 from usage.models import UsageRecord
 from usage.recording import FinishedRequest
 
-# What an allowance reserves of a request that names no limit: enough for a long answer, and little enough that a free
-# account can have several requests running.
+# What an allowance reserves of a request that names no limit: enough for a long answer, and little enough
+# that a free account can have several requests running.
 ALLOWANCE_OUTPUT_TOKENS = 16_384
 # An allowance that has less than this left serves a request only if no credits can.
 _USEFUL_OUTPUT_TOKENS = 256
@@ -36,7 +37,8 @@ _ALLOWANCES = """
 """
 _TAKE_HOLDS = """
     DELETE FROM billing_hold WHERE request_id = ANY(%s)
-    RETURNING request_id, account_id, key_id, amount_nanousd, allowance_day, allowance_tokens, budget_period_start
+    RETURNING request_id, account_id, key_id, amount_nanousd, allowance_day, allowance_tokens,
+    budget_period_start
 """
 _PLACE_HOLDS = """
     INSERT INTO billing_hold (request_id, account_id, key_id, process_id, amount_nanousd, allowance_day,
@@ -44,11 +46,16 @@ _PLACE_HOLDS = """
     SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[], %s::uuid[], %s::bigint[], %s::date[],
         %s::bigint[], %s::date[], %s::text[]::jsonb[], %s::timestamptz[])
 """
-_WRITE_ALLOWANCES = """
-    INSERT INTO usage_dailyallowance AS d (account_id, day, requests, tokens, held_tokens, share)
-    SELECT *, 0 FROM unnest(%s::bigint[], %s::date[], %s::bigint[], %s::bigint[], %s::bigint[])
-    ON CONFLICT (account_id, day) DO UPDATE SET requests = d.requests + excluded.requests,
-        tokens = d.tokens + excluded.tokens, held_tokens = d.held_tokens + excluded.held_tokens
+_BEGIN_ALLOWANCES = """
+    INSERT INTO usage_dailyallowance (account_id, day, requests, tokens, held_tokens, share)
+    SELECT *, 0, 0, 0, 0 FROM unnest(%s::bigint[], %s::date[]) ON CONFLICT DO NOTHING
+"""
+_CHANGE_ALLOWANCES = """
+    UPDATE usage_dailyallowance d SET requests = d.requests + n.requests, tokens = d.tokens + n.tokens,
+        held_tokens = d.held_tokens + n.held_tokens
+    FROM unnest(%s::bigint[], %s::date[], %s::bigint[], %s::bigint[], %s::bigint[])
+        AS n (account_id, day, requests, tokens, held_tokens)
+    WHERE d.account_id = n.account_id AND d.day = n.day
 """
 
 
@@ -151,6 +158,7 @@ class Books:
     _allowances: dict[tuple[int, dt.date], _Allowance]
     _holds: dict[uuid.UUID, _Hold]
     _allowance_changes: dict[tuple[int, dt.date], Counter[str]] = field(default_factory=dict)
+    _begun_allowances: list[tuple[int, dt.date]] = field(default_factory=list)
     _budget_corrections: list[BudgetCorrection] = field(default_factory=list)
     _new_holds: list[tuple[Any, ...]] = field(default_factory=list)
     _ended: list[FinishedRequest] = field(default_factory=list)
@@ -175,8 +183,8 @@ class Books:
     def end(self, finished: FinishedRequest) -> bool:
         """Settle a request that had been admitted, and record it. False: it had been resolved before.
 
-        Nothing produced costs nothing. What goes beyond the hold is taken from what is available; what is not there is
-        the platform's loss.
+        Nothing produced costs nothing. What goes beyond the hold is taken from what is available; what is not
+        there is the platform's loss.
         """
         hold = self._holds.pop(finished.id, None)
         if hold is None:
@@ -223,23 +231,28 @@ class Books:
         wallets.write(self.connection, self._wallets.values())
         budgets.write(self.connection, self._budgets.values())
         budgets.resolve(self.connection, self._budget_corrections)
-        if self._allowance_changes:
-            # In one order, though the wallets' locks already keep others away.
-            rows = sorted(self._allowance_changes.items())
-            self.connection.execute(
-                _WRITE_ALLOWANCES,
-                (
-                    [account_id for (account_id, _day), _ in rows],
-                    [day for (_account_id, day), _ in rows],
-                    [change["requests"] for _, change in rows],
-                    [change["tokens"] for _, change in rows],
-                    [change["held_tokens"] for _, change in rows],
-                ),
-            )
+        self._write_allowances()
         if self._new_holds:
             columns = [list(column) for column in zip(*self._new_holds, strict=True)]
             self.connection.execute(_PLACE_HOLDS, columns)
         recording.insert(self.connection, self._ended)
+
+    def _write_allowances(self) -> None:
+        if self._begun_allowances:
+            begun = list(zip(*self._begun_allowances, strict=True))
+            self.connection.execute(_BEGIN_ALLOWANCES, (list(begun[0]), list(begun[1])))
+        if self._allowance_changes:
+            changes = self._allowance_changes
+            self.connection.execute(
+                _CHANGE_ALLOWANCES,
+                (
+                    [account_id for account_id, _day in changes],
+                    [day for _account_id, day in changes],
+                    [change["requests"] for change in changes.values()],
+                    [change["tokens"] for change in changes.values()],
+                    [change["held_tokens"] for change in changes.values()],
+                ),
+            )
 
     def _admit_on_credits(self, request: Admission) -> Admitted | CreditsInsufficient | BudgetReached:
         wallet = self._wallets[request.finished.account_id]
@@ -268,7 +281,11 @@ class Books:
     def _admit_on_allowance(self, request: Admission, fits: int) -> Admitted:
         limit = min(request.output_limit or min(request.max_output_tokens, ALLOWANCE_OUTPUT_TOKENS), fits)
         day, tokens = request.at.date(), request.input_tokens + limit * request.choices
-        allowance = self._allowances.setdefault((request.finished.account_id, day), _Allowance())
+        account_day = (request.finished.account_id, day)
+        if account_day not in self._allowances:
+            self._allowances[account_day] = _Allowance()
+            self._begun_allowances.append(account_day)
+        allowance = self._allowances[account_day]
         allowance.requests += 1
         allowance.held_tokens += tokens
         self._change_allowance(request.finished.account_id, day, requests=1, tokens=0, held_tokens=tokens)

@@ -13,8 +13,8 @@ from keys.models import ApiKey
 class UsageRecord(models.Model):
     """One request, as it ended. The id is the request id, a UUIDv7, so ids are in order of arrival.
 
-    Costs are nano-USD. `cost_nanousd` is the list price of what was used; `charged_nanousd` is what was taken from
-    credits (nothing where the daily allowance paid, or where the upstream failed).
+    Costs are nano-USD. `cost_nanousd` is the list price of what was used; `charged_nanousd` is what was taken
+    from credits (nothing where the daily allowance paid, or where the upstream failed).
     """
 
     class Outcome(models.TextChoices):

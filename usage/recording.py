@@ -66,7 +66,9 @@ class FinishedRequest:
     def as_json(self) -> str:
         """Itself as a JSON object without what has its default, for the journal and for the hold of a running request."""
         document = {
-            name: value for name, value in zip(_COLUMNS, _row(self), strict=True) if value != _DEFAULTS.get(name, _NONE)
+            name: value
+            for name, value in zip(_COLUMNS, _row(self), strict=True)
+            if value != _DEFAULTS.get(name, _NONE)
         }
         return orjson.dumps(document, default=str).decode()
 
@@ -100,8 +102,8 @@ _ARRAY_TYPES = {
 }
 _COLUMNS = tuple(field.name for field in fields(FinishedRequest))
 _row = attrgetter(*_COLUMNS)
-# Arrays through unnest: one statement for any number of rows, ten times faster than a row each. A request that was
-# recorded before (its settlement came back from the journal) is left as it is.
+# Arrays through unnest: one statement for any number of rows, ten times faster than a row each. A request
+# that was recorded before (its settlement came back from the journal) is left as it is.
 _INSERT = f"""
     INSERT INTO usage_usagerecord ({", ".join(_COLUMNS)}, is_rolled_up)
     SELECT *, false FROM unnest({", ".join(f"%s::{_ARRAY_TYPES.get(name, 'bigint[]')}" for name in _COLUMNS)})

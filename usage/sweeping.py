@@ -15,8 +15,9 @@ logger = logging.getLogger(__name__)
 GRACE = dt.timedelta(seconds=30)
 _BATCH = 500
 
-# Heartbeats are written and judged by the database's clock. Nobody can beat while PostgreSQL is down, so silence counts
-# from its start at the earliest: a running gateway first gets the chance to come back and settle from its journal.
+# Heartbeats are written and judged by the database's clock. Nobody can beat while PostgreSQL is down, so
+# silence counts from its start at the earliest: a running gateway first gets the chance to come back and
+# settle from its journal.
 _ORPHANS = """
     SELECT h.request::text FROM billing_hold h LEFT JOIN billing_gatewayprocess p ON p.id = h.process_id
     WHERE coalesce(p.heartbeat_at, h.placed_at) < now() - %s AND pg_postmaster_start_time() < now() - %s
@@ -31,8 +32,8 @@ _FORGET = """
 def sweep(*, at: dt.datetime, grace: dt.timedelta = GRACE) -> int:
     """Release the holds of processes that have been silent for longer than `grace`. Returns how many it resolved.
 
-    What the upstream produced for them is unknown, so nothing is charged: the loss is ours. Each is recorded as
-    interrupted. Safe to run anywhere at any time: a hold is resolved by whoever deletes it.
+    What the upstream produced for them is unknown, so nothing is charged: the loss is ours. Each is recorded
+    as interrupted. Safe to run anywhere at any time: a hold is resolved by whoever deletes it.
     """
     resolved = 0
     while orphans := _orphans(grace):
@@ -59,7 +60,9 @@ def _orphans(grace: dt.timedelta) -> list[FinishedRequest]:
 def _interrupted(orphan: FinishedRequest, at: dt.datetime) -> FinishedRequest:
     orphan.outcome = UsageRecord.Outcome.INTERRUPTED
     orphan.error_code = "interrupted"
-    orphan.error_message = "The gateway process that served this request died. Nothing was charged; send it again."
+    orphan.error_message = (
+        "The gateway process that served this request died. Nothing was charged; send it again."
+    )
     orphan.ended_at = at
     orphan.latency_ms = max(int((at - orphan.started_at).total_seconds() * 1000), 0)
     return orphan
