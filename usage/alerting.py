@@ -40,7 +40,9 @@ def mail_allowance(*, allowance: DailyAllowance) -> None:
     facts = queries.today_allowance(account=account, at=dt.datetime.combine(allowance.day, dt.time(), dt.UTC))
     used_up = facts.share >= 1
     _send(
-        subject="Your daily allowance is used up" if used_up else f"{facts.percent} % of your daily allowance is used",
+        subject="Your daily allowance is used up"
+        if used_up
+        else f"{facts.percent} % of your daily allowance is used",
         template="usage/mail/allowance.txt",
         context={
             "account": account,
@@ -67,7 +69,7 @@ def mail_anomaly(*, anomaly: Anomaly) -> None:
             "anomaly": anomaly,
             "whose": whose,
             "culprit": culprit,
-            "key_url": public_url(reverse("keys:detail", args=[culprit.pk])) if culprit else "",
+            "key_url": public_url(reverse("key_detail", args=[culprit.pk])) if culprit else "",
             "alerts_url": public_url(reverse("usage:alerts")),
         },
         to=recipients(account=anomaly.account),

@@ -79,4 +79,4 @@ def give_back(*, notice: Notice) -> None:
 def _write_shares(*, since: dt.date) -> int:
     with connection.cursor() as cursor:
         cursor.execute(_SHARES, {"since": since, "batch": _BATCH})
-        return cursor.rowcount
+        return int(cursor.rowcount)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from django.db import connection, transaction
 from django.db.models import Q
 
+from accounts import auditing
+from accounts.models import User
 from usage import baselines, live
 from usage.models import Anomaly
 
@@ -92,7 +94,9 @@ def detect(*, at: dt.datetime) -> list[Anomaly]:
     hours = [running - _HOUR, running]
     least = baselines.MINIMUM_EXCESS_NANOUSD
     candidates = live.select(_CANDIDATES, {"since": hours[0], "until": running + _HOUR, "least": least})
-    return [new for (account_id,) in candidates for new in _detect_in(account_id=account_id, hours=hours, at=at)]
+    return [
+        new for (account_id,) in candidates for new in _detect_in(account_id=account_id, hours=hours, at=at)
+    ]
 
 
 def _detect_in(*, account_id: int, hours: list[dt.datetime], at: dt.datetime) -> list[Anomaly]:
@@ -145,7 +149,9 @@ def claim_mail(*, at: dt.datetime) -> Anomaly | None:
     a crash is a nuisance; an alert that never arrives is a drained account.
     """
     free = Q(mail_claimed_at=None) | Q(mail_claimed_at__lt=at - MAIL_LEASE)
-    for anomaly_id in Anomaly.objects.filter(free, mailed_at=None).order_by("pk").values_list("pk", flat=True):
+    for anomaly_id in (
+        Anomaly.objects.filter(free, mailed_at=None).order_by("pk").values_list("pk", flat=True)
+    ):
         if Anomaly.objects.filter(free, pk=anomaly_id, mailed_at=None).update(mail_claimed_at=at):
             return Anomaly.objects.select_related("account", "key", "model").get(pk=anomaly_id)
     return None
@@ -156,6 +162,14 @@ def mark_mailed(*, anomaly: Anomaly, at: dt.datetime) -> None:
     Anomaly.objects.filter(pk=anomaly.pk).update(mailed_at=at)
 
 
-def acknowledge(*, anomaly: Anomaly, at: dt.datetime) -> None:
-    """Somebody has seen it. The first to say so counts."""
-    Anomaly.objects.filter(pk=anomaly.pk, acknowledged_at=None).update(acknowledged_at=at)
+def acknowledge(*, anomaly: Anomaly, actor: User, at: dt.datetime) -> None:
+    """Somebody has seen it. The first to say so counts, and is in the audit log."""
+    with transaction.atomic():
+        if Anomaly.objects.filter(pk=anomaly.pk, acknowledged_at=None).update(acknowledged_at=at):
+            auditing.record(
+                account=anomaly.account_id,
+                actor=actor,
+                action="anomaly.acknowledged",
+                subject_type="anomaly",
+                subject_id=anomaly.pk,
+            )

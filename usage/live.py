@@ -53,7 +53,9 @@ def select(statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
         return list(cursor.fetchall())
 
 
-def parameters(account: Account | int, start: dt.datetime, end: dt.datetime, filters: Filters) -> dict[str, Any]:
+def parameters(
+    account: Account | int, start: dt.datetime, end: dt.datetime, filters: Filters
+) -> dict[str, Any]:
     """What USED needs. Raises TypeError for a filter that does not exist."""
     unknown = filters.keys() - Filters.__annotations__.keys()
     if unknown:

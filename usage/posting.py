@@ -67,7 +67,8 @@ def _write(*, account_id: int, hour: dt.datetime, amount_nanousd: int, at: dt.da
         reference=f"{prefix}{earlier}",
         kind=LedgerTransaction.Kind.USAGE,
         account=account_id,
-        description=f"Usage from {hour:%Y-%m-%d %H:%M} to {until:%H:%M} UTC" + (", ended later" if earlier else ""),
+        description=f"Usage from {hour:%Y-%m-%d %H:%M} to {until:%H:%M} UTC"
+        + (", ended later" if earlier else ""),
         legs=[
             ledger.Leg(LedgerAccount.Kind.CUSTOMER_CREDITS, -amount_nanousd, owner_id=account_id),
             ledger.Leg(LedgerAccount.Kind.USAGE_REVENUE, amount_nanousd),

@@ -8,9 +8,10 @@ An hour is a UTC hour and belongs to the requests that started in it. A range is
 """
 
 import datetime as dt
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import astuple, dataclass, field
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, Literal, Unpack
 
 from accounts.models import Account
@@ -43,6 +44,9 @@ class Totals:
     cost_nanousd: int = 0
     charged_nanousd: int = 0
     allowance_tokens: int = 0
+
+    def __add__(self, other: "Totals") -> "Totals":
+        return Totals(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def tokens(self) -> int:
@@ -109,10 +113,23 @@ class Series:
             "step": self.step,
             "labels": [label.strftime(written) for label in self.labels],
             "datasets": [
-                {"label": dataset.label, "data": [value * scale for value in dataset.values]}
+                {
+                    "ident": dataset.ident,
+                    "label": dataset.label,
+                    "data": [round(value * scale, 9) for value in dataset.values],
+                }
                 for dataset in self.datasets
             ],
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One reading of usage in three forms, which therefore agree: a chart, a row per model (or key, …), the totals."""
+
+    series: Series
+    rows: list[Row]
+    totals: Totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,15 +178,15 @@ _DIMENSIONS: dict[Dimension, str] = {
     "environment": "environment, environment",
     "outcome": "outcome, outcome",
 }
+_ALL_REQUESTS: Callable[[Totals], int] = attrgetter("all_requests")
+_MEASURES: dict[Metric, Callable[[Totals], int]] = {
+    "charged": attrgetter("charged_nanousd"),
+    "cost": attrgetter("cost_nanousd"),
+    "tokens": attrgetter("tokens"),
+    "requests": attrgetter("requests"),
+}
 _LABELS: dict[str, str] = {
     str(value): str(label) for value, label in [*ApiKey.Environment.choices, *UsageRecord.Outcome.choices]
-}
-_METRICS: dict[Metric, str] = {
-    "charged": "sum(charged_nanousd)",
-    "cost": "sum(cost_nanousd)",
-    "tokens": "sum(input_tokens + output_tokens)",
-    # As in Totals: completed ones, unless the chart is about what became of them.
-    "requests": "sum(requests) FILTER (WHERE outcome = 'completed' OR %(all_outcomes)s)",
 }
 
 
@@ -184,12 +201,10 @@ def breakdown(
     *, account: Account, start: dt.datetime, end: dt.datetime, by: Dimension, **filters: Unpack[Filters]
 ) -> list[Row]:
     """The sums over the range by model, key, environment or outcome, the dearest first."""
-    statement = (
-        f"{live.USED} SELECT {_DIMENSIONS[by]}, {_SUMS} FROM narrowed GROUP BY 1, 2 "  # noqa: S608 - constants
-        "ORDER BY sum(charged_nanousd) DESC, sum(cost_nanousd) DESC, sum(requests) DESC, 2, 1"
-    )
-    rows = live.select(statement, live.parameters(account, start, end, filters))
-    return [Row(ident, _label(by, label), Totals(*sums)) for ident, label, *sums in rows]
+    statement = f"{live.USED} SELECT {_DIMENSIONS[by]}, {_SUMS} FROM narrowed GROUP BY 1, 2"  # noqa: S608 - constants
+    found = live.select(statement, live.parameters(account, start, end, filters))
+    rows = [Row(ident, _label(by, label), Totals(*sums)) for ident, label, *sums in found]
+    return sorted(rows, key=_dearest_first)
 
 
 def series(  # noqa: PLR0913 - the axes of a chart
@@ -199,26 +214,55 @@ def series(  # noqa: PLR0913 - the axes of a chart
     end: dt.datetime,
     by: Dimension = "model",
     step: Step = "day",
-    metric: Metric = "charged",
+    metric: Metric | None = "charged",
     most: int = 8,
     **filters: Unpack[Filters],
 ) -> Series:
-    """A value per period and model (or key, …). Beyond `most` datasets, the smallest become "Other"."""
+    """The chart of `report` alone."""
+    return report(
+        account=account, start=start, end=end, by=by, step=step, metric=metric, most=most, **filters
+    ).series
+
+
+def report(  # noqa: PLR0913 - the axes of a chart
+    *,
+    account: Account,
+    start: dt.datetime,
+    end: dt.datetime,
+    by: Dimension = "model",
+    step: Step = "day",
+    metric: Metric | None = None,
+    most: int = 8,
+    **filters: Unpack[Filters],
+) -> Report:
+    """Everything about the range in one reading. Without a metric: what was charged, or tokens if nothing was.
+
+    Beyond `most` datasets, the smallest become "Other". The chart counts completed requests, as `Totals.requests`
+    does, unless it is about what became of them.
+    """
     statement = (
-        f"{live.USED} SELECT date_trunc(%(step)s, hour, 'UTC'), {_DIMENSIONS[by]}, "  # noqa: S608 - constants
-        f"COALESCE({_METRICS[metric]}, 0)::bigint FROM narrowed GROUP BY 1, 2, 3"
+        f"{live.USED} SELECT date_trunc(%(step)s, hour, 'UTC'), {_DIMENSIONS[by]}, {_SUMS} "  # noqa: S608 - constants
+        "FROM narrowed GROUP BY 1, 2, 3"
     )
     parameters = live.parameters(account, start, end, filters)
-    rows = live.select(statement, {**parameters, "step": step, "all_outcomes": by == "outcome"})
+    cells = [
+        (bucket, ident, _label(by, label), Totals(*sums))
+        for bucket, ident, label, *sums in live.select(statement, {**parameters, "step": step})
+    ]
+    rows: dict[str, Row] = {}
+    for _bucket, ident, label, part in cells:
+        rows[ident] = Row(ident, label, rows[ident].totals + part if ident in rows else part)
+    ordered = sorted(rows.values(), key=_dearest_first)
+    whole = sum((row.totals for row in ordered), Totals())
+    metric = metric or ("charged" if whole.charged_nanousd else "tokens")
+    measure = _ALL_REQUESTS if by == "outcome" and metric == "requests" else _MEASURES[metric]
     labels = _buckets(start=parameters["start"], end=end, step=step)
     index = {label: i for i, label in enumerate(labels)}
-    datasets: dict[str, Dataset] = {}
-    for bucket, ident, label, value in rows:
-        if ident not in datasets:
-            datasets[ident] = Dataset(ident, _label(by, label), [0] * len(labels))
-        datasets[ident].values[index[bucket]] = value
-    ordered = sorted((d for d in datasets.values() if d.total), key=lambda d: (-d.total, d.label))
-    return Series(metric, step, labels, _with_other(ordered, most))
+    datasets = {row.ident: Dataset(row.ident, row.label, [0] * len(labels)) for row in ordered}
+    for bucket, ident, _label_of, part in cells:
+        datasets[ident].values[index[bucket]] = measure(part)
+    drawn = sorted((d for d in datasets.values() if d.total), key=lambda d: (-d.total, d.label))
+    return Report(Series(metric, step, labels, _with_other(drawn, most)), ordered, whole)
 
 
 def key_facts(*, account: Account, key_ids: Iterable[int], at: dt.datetime) -> dict[int, KeyFacts]:
@@ -282,6 +326,10 @@ def has_called(*, account: Account) -> bool:
         UsageRecord.objects.filter(account=account, is_rolled_up=False, outcome=completed).exists()
         or HourlyUsage.objects.filter(account=account, outcome=completed).exists()
     )
+
+
+def _dearest_first(row: Row) -> tuple[int, int, int, str]:
+    return (-row.totals.charged_nanousd, -row.totals.cost_nanousd, -row.totals.all_requests, row.label)
 
 
 def _label(by: Dimension, label: str) -> str:

@@ -62,6 +62,8 @@ def mail_anomalies() -> None:
         try:
             alerting.mail_anomaly(anomaly=anomaly)
         except alerting.SendingErrors:
-            logger.exception("could not mail about %s; it is tried again in %s", anomaly, anomalies.MAIL_LEASE)
+            logger.exception(
+                "could not mail about %s; it is tried again in %s", anomaly, anomalies.MAIL_LEASE
+            )
         else:
             anomalies.mark_mailed(anomaly=anomaly, at=timezone.now())

@@ -45,12 +45,20 @@ def make_record(
     }
     facts.setdefault("charged_nanousd", facts["cost_nanousd"])
     record = UsageRecord.objects.create(id=record_id(at), account=account, key=key, model=model, **facts)
-    Wallet.objects.filter(account=account).update(balance_nanousd=F("balance_nanousd") - record.charged_nanousd)
+    Wallet.objects.filter(account=account).update(
+        balance_nanousd=F("balance_nanousd") - record.charged_nanousd
+    )
     return record
 
 
 def make_hour(
-    *, account: Account, key: ApiKey, model: Model | None, hour: dt.datetime, charged_nanousd: int, **fields: Any
+    *,
+    account: Account,
+    key: ApiKey,
+    model: Model | None,
+    hour: dt.datetime,
+    charged_nanousd: int,
+    **fields: Any,
 ) -> HourlyUsage:
     """An hour's sum that was rolled up and posted long ago."""
     facts: dict[str, Any] = {

@@ -1,0 +1,10 @@
+// The two dates of the usage page matter for custom dates only.
+(() => {
+  const form = document.querySelector("[data-usage-filters]");
+  if (!form) return;
+  const range = form.elements.namedItem("range");
+  const dates = form.querySelectorAll("[data-custom-range]");
+  const show = () => dates.forEach((field) => { field.hidden = range.value !== "custom"; });
+  range.addEventListener("change", show);
+  show();
+})();

@@ -1,0 +1,44 @@
+"""What unblocks a refused or failed request, as its receipt says it beside the gateway's own message."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WayOut:
+    """What to do, and the name of the page on which to do it ("" where it is the client's own matter)."""
+
+    text: str
+    url_name: str = ""
+    action: str = ""
+
+
+_BUY = ("billing:buy", "Buy credits")
+_KEYS = ("key_list", "Your keys")
+_MODELS = ("catalog:model_list", "Models")
+_WAYS_OUT = {
+    "insufficient_credits": WayOut("Buy credits, or ask for fewer output tokens.", *_BUY),
+    "daily_allowance_exhausted": WayOut("Wait until 00:00 UTC, or buy credits to go on at once.", *_BUY),
+    "plan_upgrade_required": WayOut("Premium models open with the first top-up.", *_BUY),
+    "key_limit_reached": WayOut("Raise the budget of the key, or wait for its next period.", *_KEYS),
+    "budget_reached": WayOut("Raise the budget, or wait for its next period.", *_KEYS),
+    "rate_limit_exceeded": WayOut("Wait as long as retry-after says; SDKs do so by themselves.", *_KEYS),
+    "model_not_allowed": WayOut("Allow the model in the policy of the key.", *_KEYS),
+    "endpoint_not_allowed": WayOut("Allow the endpoint in the policy of the key.", *_KEYS),
+    "ip_not_allowed": WayOut("Allow the network in the policy of the key, if the address is yours.", *_KEYS),
+    "key_disabled": WayOut("Enable the key, if it was not disabled for a reason.", *_KEYS),
+    "revoked_api_key": WayOut("A revoked key stays revoked: create a new one.", *_KEYS),
+    "expired_api_key": WayOut("Move its expiry, or create a new key.", *_KEYS),
+    "account_suspended": WayOut("Ask the operator of this installation."),
+    "model_not_found": WayOut("Look up the exact name of the model.", *_MODELS),
+    "input_too_long": WayOut("Send less, or move to a plan that takes more.", *_BUY),
+    "context_length_exceeded": WayOut("Send less, or use a model with a larger context.", *_MODELS),
+    "request_too_large": WayOut("Send a smaller body."),
+    "upstream_error": WayOut("Nothing was charged. Try again; the SDKs do so by themselves."),
+    "upstream_timeout": WayOut("Nothing was charged. Try again, or ask for a shorter answer."),
+    "temporarily_unavailable": WayOut("Nothing was charged. Try again as retry-after says."),
+}
+
+
+def way_out(*, code: str) -> WayOut | None:
+    """For an error code of the gateway; None where its own message says it all, or there was no error."""
+    return _WAYS_OUT.get(code)
