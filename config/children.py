@@ -4,48 +4,19 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from config.home import ROOT
+from config.privileges import OURSELVES, Privileges, tethered
 
-_TETHER = Path(__file__).with_name("tether.py")
 _LARGEST_LOG_BYTES = 5_000_000
 _FIRST_DELAY_S = 0.2
 _LONGEST_DELAY_S = 5.0
 # Whoever lived this long before dying was not failing to start.
 _SETTLED_AFTER_S = 30.0
 _POLL_S = 0.02
-
-
-@dataclass(frozen=True)
-class Privileges:
-    """As whom a program runs: ourselves, root seen as an ordinary user (`namespace`), or another user."""
-
-    namespace: bool = False
-    user: tuple[int, int] | None = None
-
-    @property
-    def tether_options(self) -> list[str]:
-        """The same, in the words of tether.py."""
-        if self.namespace:
-            return ["--namespace"]
-        return ["--user", f"{self.user[0]}:{self.user[1]}"] if self.user else []
-
-
-OURSELVES = Privileges()
-
-
-def tethered(
-    command: Sequence[str], *, death_signal: int = signal.SIGKILL, privileges: Privileges = OURSELVES
-) -> list[str]:
-    """A command line that runs `command` and has it get `death_signal` when this process ends, however it ends."""
-    options = ["--signal", str(int(death_signal)), "--parent", str(os.getpid()), *privileges.tether_options]
-    # -I -S: nothing from the environment, no site-packages. It starts in a few hundredths of a second.
-    return [sys.executable, "-I", "-S", str(_TETHER), *options, "--", *command]
 
 
 class Child:
@@ -155,7 +126,11 @@ def rotate(log: Path) -> None:
 
 
 def stop_together(
-    children: Sequence[Child], number: int, *, patience_s: float, in_a_hurry: Callable[[], bool] = lambda: False
+    children: Sequence[Child],
+    number: int,
+    *,
+    patience_s: float,
+    in_a_hurry: Callable[[], bool] = lambda: False,
 ) -> None:
     """Signal several children at once and wait for all; kill those that take too long, or all `in_a_hurry()`."""
     for child in children:
@@ -179,7 +154,9 @@ def is_running_with(pid: int, words: str) -> bool:
             return words in listing.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             return False
-    found = subprocess.run(["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
     return words in found.stdout
 
 

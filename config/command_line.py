@@ -73,18 +73,29 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_OneLineParser)
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, parser_class=_OneLineParser
+    )
     up = commands.add_parser("up", help="start everything and print the address; Ctrl-C stops it")
     up.add_argument(
-        "--port", type=_port, default=DEFAULT_PORT, help=f"port to listen on; 0 picks a free one (default: {DEFAULT_PORT})"
+        "--port",
+        type=_port,
+        default=DEFAULT_PORT,
+        help=f"port to listen on; 0 picks a free one (default: {DEFAULT_PORT})",
     )
     up.add_argument(
-        "--host", default=DEFAULT_HOST, help=f"address to listen on; 0.0.0.0 is every one (default: {DEFAULT_HOST})"
+        "--host",
+        default=DEFAULT_HOST,
+        help=f"address to listen on; 0.0.0.0 is every one (default: {DEFAULT_HOST})",
     )
     up.add_argument("--processes", type=_processes, default=1, metavar="N", help="web processes (default: 1)")
     commands.add_parser("test", help="run the tests on real PostgreSQL and Redis: test [pytest's arguments]")
-    commands.add_parser("check", help="format, lint, types, import contracts, migrations, deploy checks, lock files")
-    commands.add_parser("manage", help="run a management command, on the running instance if there is one: manage COMMAND")
+    commands.add_parser(
+        "check", help="format, lint, types, import contracts, migrations, deploy checks, lock files"
+    )
+    commands.add_parser(
+        "manage", help="run a management command, on the running instance if there is one: manage COMMAND"
+    )
     commands.add_parser("bench", help="measure: bench NAME [its arguments], a module of bench/")
     return parser
 

@@ -3,13 +3,13 @@
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from config.command_line import Command, parse
 from config.home import ROOT
 from config.managing import bench, manage
 from config.refusal import Refused
 from config.supervising import up
-
 
 # Tests marked with xdist_group run one after another in the same worker.
 _TWO_WORKERS = ("-n", "2", "--dist", "loadgroup")
@@ -26,9 +26,9 @@ def run(command: Command) -> int:
             case "bench":
                 return bench(command.arguments)
             case "check":
-                return _become("-m", "config.checking")
+                _become("-m", "config.checking")
             case _:
-                return _become("-m", "pytest", *_parallel(command.arguments), *command.arguments)
+                _become("-m", "pytest", *_parallel(command.arguments), *command.arguments)
     except Refused as refusal:
         sys.stderr.write(f"tollgate: {refusal}\n")
         return 2
@@ -38,13 +38,25 @@ def run(command: Command) -> int:
 
 def _parallel(arguments: Sequence[str]) -> Sequence[str]:
     """Two workers of pytest-xdist, unless the caller says how many, wants a debugger, or runs no tests at all."""
-    alone = ("-n", "--numprocesses", "--pdb", "--trace", "--co", "-h", "--help", "-V", "--version", "--fixtures", "--markers")
+    alone = (
+        "-n",
+        "--numprocesses",
+        "--pdb",
+        "--trace",
+        "--co",
+        "-h",
+        "--help",
+        "-V",
+        "--version",
+        "--fixtures",
+        "--markers",
+    )
     if any(argument.startswith(alone) for argument in arguments) or "no:xdist" in arguments:
         return ()
     return _TWO_WORKERS
 
 
-def _become(*arguments: str) -> int:
+def _become(*arguments: str) -> NoReturn:
     """Go on as another Python program, at the root of the checkout."""
     os.chdir(ROOT)
     os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - our own interpreter, no shell

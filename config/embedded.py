@@ -13,7 +13,8 @@ from pathlib import Path
 
 from config.children import Child, stop_together
 from config.home import Home
-from config.postgres_server import STAND_IN, PostgresServer
+from config.postgres_server import PostgresServer
+from config.privileges import STAND_IN
 from config.redis_server import RedisServer
 from config.refusal import Refused
 
@@ -34,7 +35,9 @@ class Embedded:
         """Take `durable=False` for tests: nothing waits for the disk, and a crash may lose everything."""
         self._sockets = socket_folder(home.path)
         self._postgres = (
-            PostgresServer(home, self._sockets, durable=durable, max_connections=max_connections) if postgres else None
+            PostgresServer(home, self._sockets, durable=durable, max_connections=max_connections)
+            if postgres
+            else None
         )
         self._redis = RedisServer(home, self._sockets, durable=durable) if redis else None
         self.servers: list[Server] = [server for server in (self._redis, self._postgres) if server]
@@ -83,7 +86,7 @@ class Embedded:
 
 
 def socket_folder(home: Path) -> Path:
-    """A short private folder for the sockets of one home: deep homes and odd characters do not fit into a socket's path.
+    """A short private folder for the sockets of one home, whose own path may be long and full of odd characters.
 
     Raises:
         Refused: somebody else has made a folder of that name.
@@ -91,13 +94,17 @@ def socket_folder(home: Path) -> Path:
     name = f"tollgate-{os.geteuid()}-{hashlib.sha256(os.fsencode(home.resolve())).hexdigest()[:12]}"
     folder = Path(tempfile.gettempdir()) / name
     # PostgreSQL reads a comma-separated list here, and URLs carry the path unquoted.
-    if len(os.fsencode(folder)) > _LONGEST_FOLDER_BYTES or not re.fullmatch(r"[\w/.-]+", str(folder), re.ASCII):
+    if len(os.fsencode(folder)) > _LONGEST_FOLDER_BYTES or not re.fullmatch(
+        r"[\w/.-]+", str(folder), re.ASCII
+    ):
         folder = Path("/tmp") / name  # noqa: S108 - private: checked below
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
     except OSError as error:
-        raise Refused(f"cannot make {folder} for sockets ({error.strerror}): set TMPDIR to a folder of yours") from error
+        raise Refused(
+            f"cannot make {folder} for sockets ({error.strerror}): set TMPDIR to a folder of yours"
+        ) from error
     # PostgreSQL may be run for root by another user (see postgres_server.py), whose folder it then is.
     owners = {os.geteuid(), STAND_IN.user[0] if STAND_IN.user and os.geteuid() == 0 else os.geteuid()}
     if not stat.S_ISDIR(found.st_mode) or found.st_uid not in owners:

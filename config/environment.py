@@ -38,7 +38,8 @@ class Needs:
         return cls(
             postgres=not environ.get("DATABASE_URL"),
             redis=not environ.get("REDIS_URL"),
-            sandbox=not environ.get("SANDBOX_UPSTREAM_URL") and not any(environ.get(name) for name in PROVIDER_KEYS),
+            sandbox=not environ.get("SANDBOX_UPSTREAM_URL")
+            and not any(environ.get(name) for name in PROVIDER_KEYS),
         )
 
 
@@ -57,8 +58,14 @@ def identity(environ: Mapping[str, str], home: Home, *, has_data: bool) -> dict[
         return {**made, **given, "TOLLGATE_EMBEDDED": "1"}
     missing = [name for name in ("SECRET_KEY", "KEY_PEPPERS") if not environ.get(name)]
     if missing:
-        raise Refused(f"DATABASE_URL is set, so {' and '.join(missing)} must be set as well: see docs/settings.md")
-    return {"SECRET_KEY": environ["SECRET_KEY"], "KEY_PEPPERS": environ["KEY_PEPPERS"], "TOLLGATE_EMBEDDED": "0"}
+        raise Refused(
+            f"DATABASE_URL is set, so {' and '.join(missing)} must be set as well: see docs/settings.md"
+        )
+    return {
+        "SECRET_KEY": environ["SECRET_KEY"],
+        "KEY_PEPPERS": environ["KEY_PEPPERS"],
+        "TOLLGATE_EMBEDDED": "0",
+    }
 
 
 def allowed_hosts(environ: Mapping[str, str], *, host: str = DEFAULT_HOST) -> str:

@@ -68,7 +68,9 @@ class Home:
                 self.path.mkdir(parents=True, mode=0o700)
             self.logs.mkdir(exist_ok=True)
         except OSError as error:
-            raise Refused(f"cannot write to {self.path} ({error.strerror}): set TOLLGATE_HOME to a folder of yours") from error
+            raise Refused(
+                f"cannot write to {self.path} ({error.strerror}): set TOLLGATE_HOME to a folder of yours"
+            ) from error
 
     # --- The lock ----------------------------------------------------------------------------------------
 
@@ -132,7 +134,7 @@ class Home:
             raise Refused(f"{self._secrets_file} cannot be read: restore it from a backup") from error
         if has_data:
             raise Refused(
-                f"{self._secrets_file} is missing beside its database, and without it no key is known: restore it from a backup"
+                f"{self._secrets_file} is missing beside its database, and no key can be recognised without: restore it"
             )
         pepper = base64.b64encode(secrets.token_bytes(_PEPPER_BYTES)).decode()
         made = {"SECRET_KEY": secrets.token_urlsafe(50), "KEY_PEPPERS": f"1:{pepper}"}

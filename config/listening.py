@@ -27,7 +27,9 @@ def listen(host: str, port: int, *, patience_s: float = _PATIENCE_S) -> socket.s
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
-        raise Refused(f"--host {host} is no address of this machine: try 127.0.0.1, or 0.0.0.0 for every one") from error
+        raise Refused(
+            f"--host {host} is no address of this machine: try 127.0.0.1, or 0.0.0.0 for every one"
+        ) from error
     family, kind, _protocol, _name, address = found[0]
     deadline = time.monotonic() + patience_s
     while True:
@@ -52,11 +54,15 @@ def _open(listener: socket.socket, address: tuple[object, ...]) -> socket.socket
 
 def _refusal(error: OSError, host: str, port: int) -> Refused:
     if error.errno == errno.EADDRINUSE:
-        return Refused(f"port {port} is in use: stop what listens there, or choose another port with --port {_next(port)}")
+        return Refused(
+            f"port {port} is in use: stop what listens there, or choose another port with --port {_next(port)}"
+        )
     if error.errno == errno.EACCES:
         return Refused(f"port {port} needs more rights than you have: choose one above 1023 with --port")
     if error.errno == errno.EADDRNOTAVAIL:
-        return Refused(f"--host {host} is no address of this machine: try 127.0.0.1, or 0.0.0.0 for every one")
+        return Refused(
+            f"--host {host} is no address of this machine: try 127.0.0.1, or 0.0.0.0 for every one"
+        )
     return Refused(f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}")
 
 
@@ -88,4 +94,6 @@ def answers_ready(listener: socket.socket, host_header: str) -> bool:
 def warn_about_strangers(host: str) -> None:
     """Embedded mode speaks plain http: say so to whoever opens it to a network."""
     if host not in {"127.0.0.1", "::1", "localhost"}:
-        say("listening beyond this machine, in plain http: put a reverse proxy with TLS in front (docs/operations.md)")
+        say(
+            "listening beyond this machine, in plain http: put a reverse proxy with TLS in front (docs/operations.md)"
+        )

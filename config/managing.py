@@ -13,17 +13,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from config import environment
-from config.children import tethered
 from config.embedded import Embedded
 from config.home import ROOT, Home, say
 from config.preparing import migrations_on_disk, prepare
+from config.privileges import tethered
 from config.refusal import Refused
 
 # How long an instance may take from its lock to its first page; its first start builds a database.
 _INSTANCE_PATIENCE_S = 120.0
 _POLL_S = 0.1
 # These care for the database themselves, or do not look at it.
-_NEED_NO_PREPARED_DATABASE = {"prepare", "migrate", "makemigrations", "collectstatic", "check", "help", "--help", "--version"}
+_NEED_NO_PREPARED_DATABASE = {
+    "prepare",
+    "migrate",
+    "makemigrations",
+    "collectstatic",
+    "check",
+    "help",
+    "--help",
+    "--version",
+}
 _SIGNAL_EXIT_BASE = 128
 
 
@@ -86,7 +95,9 @@ def _wait_for_instance(home: Home) -> dict[str, str] | None:
         time.sleep(_POLL_S)
 
 
-def _run_with_own_services(home: Home, command: list[str], *, needs_prepared: bool, folder: Path | None) -> int:
+def _run_with_own_services(
+    home: Home, command: list[str], *, needs_prepared: bool, folder: Path | None
+) -> int:
     needs = environment.Needs.of(os.environ)
     embedded = Embedded(home, postgres=needs.postgres, redis=needs.redis)
     environ = _environ(home, embedded.urls)

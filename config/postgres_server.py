@@ -1,7 +1,6 @@
 """The embedded PostgreSQL. Standard library only."""
 
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -9,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from config.binaries import PostgresBinaries, find_postgres
-from config.children import OURSELVES, Child, Privileges, end_of, is_running_with, tethered
+from config.children import Child, end_of, is_running_with
 from config.home import Home, say
+from config.privileges import OURSELVES, privileges_for, tethered, works
 from config.refusal import Refused
 
 NAME = "tollgate"
@@ -33,7 +33,7 @@ class PostgresServer:
         self._durable = durable
         self._max_connections = max_connections
         self._privileges = OURSELVES
-        self._binaries: PostgresBinaries | None = None
+        self._binaries = find_postgres(major=self._major())
         self.child = Child("postgres", [], log=home.logs / "postgres.log")
 
     @property
@@ -42,15 +42,14 @@ class PostgresServer:
         return f"postgres://{NAME}@:{_PORT}/{self._sockets}/{NAME}"
 
     def prepare(self, environ: dict[str, str]) -> None:
-        """Find the programs, wait for a predecessor to end, and create the cluster if there is none.
+        """Wait for a predecessor to end, and create the cluster if there is none.
 
         Raises:
-            Refused: no programs that would do, or no cluster could be made.
+            Refused: no cluster could be made.
         """
-        self._binaries = find_postgres(major=self._major())
-        self._privileges = _privileges(self._data)
+        self._privileges = privileges_for(self._data)
         if self._privileges.user:
-            self._open_to_stand_in()
+            self._open_to(*self._privileges.user)
         self._await_predecessor()
         if not self._data.exists():
             self._create(environ)
@@ -78,13 +77,14 @@ class PostgresServer:
         while not self._is_ready():
             if not self.child.is_running or waited_s > _START_PATIENCE_S:
                 self.child.kill()
-                raise Refused(f"PostgreSQL did not start; the end of {self.child.log}:\n{self.child.last_words()}")
+                raise Refused(
+                    f"PostgreSQL did not start; the end of {self.child.log}:\n{self.child.last_words()}"
+                )
             pause(_POLL_S)
             waited_s += _POLL_S
 
     def applied_migrations(self) -> set[tuple[str, str]]:
         """The (app, name) pairs that Django has recorded; none in a database it has not touched."""
-        assert self._binaries is not None
         query = ["-XAtF", "|", "-c", "SELECT app, name FROM django_migrations"]
         address = ["-h", str(self._sockets), "-p", str(_PORT), "-U", NAME, "-d", NAME]
         done = subprocess.run(
@@ -96,7 +96,6 @@ class PostgresServer:
     # --- Parts -------------------------------------------------------------------------------------------
 
     def _options(self) -> list[str]:
-        assert self._binaries is not None
         settings = {
             "listen_addresses": "",
             "unix_socket_directories": str(self._sockets),
@@ -127,7 +126,6 @@ class PostgresServer:
 
     def _create(self, environ: dict[str, str]) -> None:
         """Make a cluster and its database under another name first: half a cluster is never taken for a whole one."""
-        assert self._binaries is not None
         draft = self._data.with_suffix(".new")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(mode=0o700)
@@ -135,7 +133,16 @@ class PostgresServer:
             os.chown(draft, *self._privileges.user)
         # Before 17 the C.UTF-8 of the C library is the nearest there is to the one built in.
         provider = ["--locale-provider=builtin"] if self._binaries.major >= 17 else []  # noqa: PLR2004
-        cluster = ["-D", str(draft), "-U", NAME, "--auth=trust", "--encoding=UTF8", *provider, "--locale=C.UTF-8"]
+        cluster = [
+            "-D",
+            str(draft),
+            "-U",
+            NAME,
+            "--auth=trust",
+            "--encoding=UTF8",
+            *provider,
+            "--locale=C.UTF-8",
+        ]
         cluster.append("--lc-messages=C")
         if not self._durable:
             cluster.append("--no-sync")
@@ -156,7 +163,9 @@ class PostgresServer:
             check=False,
         )
         if done.returncode != 0:
-            raise Refused(f"the database could not be created in {self._data.parent}:\n{done.stderr.strip()[-2000:]}")
+            raise Refused(
+                f"the database could not be created in {self._data.parent}:\n{done.stderr.strip()[-2000:]}"
+            )
 
     def _major(self) -> int | None:
         """The version of the existing cluster."""
@@ -189,7 +198,9 @@ class PostgresServer:
         say("waiting for the PostgreSQL of an instance that was killed")
         os.kill(pid, signal.SIGINT)
         if not end_of(pid, str(self._data), patience_s=_START_PATIENCE_S):
-            raise Refused(f"PostgreSQL (pid {pid}) of an earlier instance does not end: end it with `kill -QUIT {pid}`")
+            raise Refused(
+                f"PostgreSQL (pid {pid}) of an earlier instance does not end: end it with `kill -QUIT {pid}`"
+            )
 
     def _forget_dead_predecessor(self) -> None:
         """PostgreSQL takes any process with the noted id for its predecessor, also a zombie or a stranger."""
@@ -199,59 +210,35 @@ class PostgresServer:
 
     # --- Root ----------------------------------------------------------------------------------------------
 
-    def _open_to_stand_in(self) -> None:
-        """Let the stand-in for root reach its programs, its data and its sockets."""
-        assert self._binaries is not None
-        assert self._privileges.user is not None
+    def _open_to(self, uid: int, gid: int) -> None:
+        """Let the user who runs PostgreSQL for root reach its programs, its data and its sockets."""
         self._home.path.chmod(0o711)
-        os.chown(self._sockets, *self._privileges.user)
-        if self._data.exists() and self._data.stat().st_uid != self._privileges.user[0]:
+        os.chown(self._sockets, uid, gid)
+        if self._data.exists() and self._data.stat().st_uid != uid:
             for entry in (self._data, *self._data.rglob("*")):
-                os.chown(entry, *self._privileges.user, follow_symlinks=False)
-        if not _works([self._binaries.program("postgres"), "--version"], self._privileges):
-            copy = self._home.path / f"postgresql-{self._binaries.major}"
-            if not copy.exists():
-                draft = copy.with_suffix(".new")
-                shutil.rmtree(draft, ignore_errors=True)
-                shutil.copytree(self._binaries.folder.parent, draft, symlinks=True)
-                draft.rename(copy)
-            self._binaries = PostgresBinaries(copy / "bin", self._binaries.major)
-            if not _works([self._binaries.program("postgres"), "--version"], self._privileges):
-                raise Refused(
-                    "PostgreSQL does not run as root, and no other user can reach TOLLGATE_HOME: put it under /var/lib, "
-                    "or run Tollgate as an ordinary user"
-                )
+                os.chown(entry, uid, gid, follow_symlinks=False)
+        if not works([self._binaries.program("postgres"), "--version"], self._privileges):
+            self._binaries = self._copy_of_binaries()
+        if not works([self._binaries.program("postgres"), "--version"], self._privileges):
+            raise Refused(
+                "PostgreSQL does not run as root, and no other user can reach TOLLGATE_HOME: "
+                "put it under /var/lib, or run Tollgate as an ordinary user"
+            )
 
-
-def _stand_in() -> Privileges:
-    try:
-        nobody = pwd.getpwnam("nobody")
-    except KeyError:
-        return OURSELVES
-    return Privileges(user=(nobody.pw_uid, nobody.pw_gid))
-
-
-# Who runs PostgreSQL for root where user namespaces are not allowed (in a Docker container, for one).
-STAND_IN = _stand_in()
-
-
-def _privileges(data: Path) -> Privileges:
-    """As whom to run: root cannot, so its stand-in does, and a cluster that has an owner keeps it."""
-    if os.geteuid() != 0:
-        return OURSELVES
-    if data.exists() and (found := data.stat()).st_uid != 0:
-        return Privileges(user=(found.st_uid, found.st_gid))
-    namespace = Privileges(namespace=True)
-    return namespace if _works(["true"], namespace) else STAND_IN
-
-
-def _works(command: list[str], privileges: Privileges) -> bool:
-    return subprocess.run(tethered(command, privileges=privileges), capture_output=True, check=False).returncode == 0
+    def _copy_of_binaries(self) -> PostgresBinaries:
+        """The programs once more, where others can reach them: a checkout under /root is closed to everybody else."""
+        copy = self._home.path / f"postgresql-{self._binaries.major}"
+        if not copy.exists():
+            draft = copy.with_suffix(".new")
+            shutil.rmtree(draft, ignore_errors=True)
+            shutil.copytree(self._binaries.folder.parent, draft, symlinks=True)
+            draft.rename(copy)
+        return PostgresBinaries(copy / "bin", self._binaries.major)
 
 
 def _environ(environ: dict[str, str]) -> dict[str, str]:
     """A locale of the machine that is not installed would end PostgreSQL at its first message."""
-    return {**{name: value for name, value in environ.items() if not name.startswith(("LC_", "PG"))}, "LC_ALL": "C"}
-
-
-__all__ = ["NAME", "STAND_IN", "PostgresServer"]
+    return {
+        **{name: value for name, value in environ.items() if not name.startswith(("LC_", "PG"))},
+        "LC_ALL": "C",
+    }

@@ -17,7 +17,9 @@ def prepare(home: Home, environ: dict[str, str], *, pause: Callable[[float], Non
     Raises:
         Refused: it failed; the end of its log is in the message.
     """
-    child = Child("prepare", [sys.executable, str(ROOT / "manage.py"), "prepare"], log=home.logs / "prepare.log")
+    child = Child(
+        "prepare", [sys.executable, str(ROOT / "manage.py"), "prepare"], log=home.logs / "prepare.log"
+    )
     try:
         child.start(environ)
         while child.is_running:

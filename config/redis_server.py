@@ -102,4 +102,6 @@ class RedisServer:
         say("waiting for the Redis of an instance that was killed")
         os.kill(pid, signal.SIGTERM)
         if not end_of(pid, str(self._socket), patience_s=_START_PATIENCE_S):
-            raise Refused(f"Redis (pid {pid}) of an earlier instance does not end: end it with `kill -KILL {pid}`")
+            raise Refused(
+                f"Redis (pid {pid}) of an earlier instance does not end: end it with `kill -KILL {pid}`"
+            )

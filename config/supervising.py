@@ -42,7 +42,9 @@ def up(command: Command) -> int:
             raise Refused(_who_is_there(home))
         was_killed = home.read_state() is not None
         signals = stack.enter_context(Signals().caught())
-        listener = stack.enter_context(listen(command.host, command.port, patience_s=3.0 if was_killed else 0.0))
+        listener = stack.enter_context(
+            listen(command.host, command.port, patience_s=3.0 if was_killed else 0.0)
+        )
         return Instance(home=home, command=command, listener=listener, signals=signals).run()
 
 
@@ -69,7 +71,9 @@ class Instance:
         self._url = url_of(command.host, self._port)
         needs = environment.Needs.of(os.environ)
         connections = _CONNECTIONS_FOR_ONE_PROCESS + _CONNECTIONS_FOR_EACH_MORE * (command.processes - 1)
-        self._embedded = Embedded(home, postgres=needs.postgres, redis=needs.redis, max_connections=connections)
+        self._embedded = Embedded(
+            home, postgres=needs.postgres, redis=needs.redis, max_connections=connections
+        )
         self._sandbox_listener = listen("127.0.0.1", 0) if needs.sandbox else None
         self._additions = self._environment()
         self._environ = environment.for_children(os.environ, self._additions)
@@ -85,9 +89,10 @@ class Instance:
             self._announce(time.monotonic() - began)
             self._watch()
         except StopRequested:
-            return 0
+            pass
         finally:
             self._stop()
+        return 0
 
     # --- Starting ------------------------------------------------------------------------------------------
 
@@ -102,24 +107,47 @@ class Instance:
             "ALLOWED_HOSTS": environment.allowed_hosts(os.environ, host=self._command.host),
         }
         if self._sandbox_listener:
-            additions["SANDBOX_UPSTREAM_URL"] = f"http://127.0.0.1:{self._sandbox_listener.getsockname()[1]}/v1"
+            additions["SANDBOX_UPSTREAM_URL"] = (
+                f"http://127.0.0.1:{self._sandbox_listener.getsockname()[1]}/v1"
+            )
         return additions
 
     def _web_child(self, number: int) -> Child:
         trusted = os.environ.get("TRUSTED_PROXIES")
         proxies = ["--forwarded-allow-ips", trusted] if trusted else ["--no-proxy-headers"]
-        options = ["--lifespan", "on", "--timeout-graceful-shutdown", "30", "--timeout-keep-alive", "75", *proxies]
+        options = [
+            "--lifespan",
+            "on",
+            "--timeout-graceful-shutdown",
+            "30",
+            "--timeout-keep-alive",
+            "75",
+            *proxies,
+        ]
         name = "web" if self._command.processes == 1 else f"web-{number + 1}"
         return self._server_child(name, "config.asgi:application", self._listener, options)
 
     def _sandbox_child(self) -> Child | None:
         if self._sandbox_listener is None:
             return None
-        return self._server_child("sandbox", "gateway.sandbox.app:app", self._sandbox_listener, ["--no-proxy-headers"])
+        return self._server_child(
+            "sandbox", "gateway.sandbox.app:app", self._sandbox_listener, ["--no-proxy-headers"]
+        )
 
-    def _server_child(self, name: str, application: str, listener: socket.socket, options: list[str]) -> Child:
+    def _server_child(
+        self, name: str, application: str, listener: socket.socket, options: list[str]
+    ) -> Child:
         quiet = ["--no-server-header", "--no-access-log", "--log-level", "warning"]
-        command = [sys.executable, "-m", "uvicorn", application, "--fd", str(listener.fileno()), "--loop", "uvloop"]
+        command = [
+            sys.executable,
+            "-m",
+            "uvicorn",
+            application,
+            "--fd",
+            str(listener.fileno()),
+            "--loop",
+            "uvloop",
+        ]
         return Child(
             name,
             [*command, "--http", "httptools", *quiet, *options],
@@ -150,7 +178,9 @@ class Instance:
             self._signals.pause(_LOOK_S)
             for child in self._programs:
                 if not child.is_running:
-                    raise Refused(f"{child.name} ended while starting; the end of {child.log}:\n{child.last_words()}")
+                    raise Refused(
+                        f"{child.name} ended while starting; the end of {child.log}:\n{child.last_words()}"
+                    )
             if time.monotonic() > deadline:
                 web = self._web[0]
                 raise Refused(f"/health/ready did not say 200; the end of {web.log}:\n{web.last_words()}")

@@ -26,7 +26,9 @@ class Clock(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(name="beat", daemon=True)
-        self._service = Service(app, max_interval=_LONGEST_NAP_S, schedule_filename=str(settings.TOLLGATE_HOME / "beat-schedule"))
+        self._service = Service(
+            app, max_interval=_LONGEST_NAP_S, schedule_filename=str(settings.TOLLGATE_HOME / "beat-schedule")
+        )
         self._is_stopping = False
 
     def run(self) -> None:
@@ -48,9 +50,8 @@ class Clock(threading.Thread):
 class ClockStep(bootsteps.StartStopStep):
     """Starts and stops the clock with the worker."""
 
-    def create(self, parent: Any) -> Clock:
+    def create(self, parent: Any) -> Any:
         """Make the thread that `start` and `stop` of this step are passed on to."""
-        del parent
         return Clock()
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from config.children import tethered
 from config.environment import setting_names
 from config.home import ROOT, Home, State
+from config.privileges import tethered
 
 _START_PATIENCE_S = 150.0
 _STOP_PATIENCE_S = 60.0
@@ -34,7 +34,9 @@ class Instance:
 
     # --- Life ----------------------------------------------------------------------------------------------
 
-    def start(self, processes: int = 1, extra_env: Mapping[str, str] | None = None, port: int = 0) -> "Instance":
+    def start(
+        self, processes: int = 1, extra_env: Mapping[str, str] | None = None, port: int = 0
+    ) -> "Instance":
         """Start it and return when its first page can be served."""
         self.launch("--port", str(port), "--processes", str(processes), extra_env=extra_env)
         self.wait_until_ready()
@@ -45,7 +47,9 @@ class Instance:
         self._extra_env = dict(extra_env or {})
         command = tethered([str(ROOT / "tollgate"), "up", *options], death_signal=signal.SIGTERM)
         with self._output.open("w") as output:
-            self._process = subprocess.Popen(command, env=self._environ(), stdout=output, stderr=output, text=True)
+            self._process = subprocess.Popen(
+                command, env=self._environ(), stdout=output, stderr=output, text=True
+            )
 
     def wait_until_ready(self) -> None:
         """Return when the running process serves pages; fail with what it printed if it ends instead."""
@@ -143,7 +147,11 @@ class Instance:
     def tollgate(self, *arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
         """Run any command of `./tollgate` on its home."""
         return subprocess.run(
-            [str(ROOT / "tollgate"), *arguments], env=self._environ(), capture_output=True, text=True, check=check
+            [str(ROOT / "tollgate"), *arguments],
+            env=self._environ(),
+            capture_output=True,
+            text=True,
+            check=check,
         )
 
     def get(self, path: str) -> int:

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from config.embedded import Embedded
+from config.embedded import Embedded, socket_folder
 from config.environment import Needs, for_children, setting_names
 from config.home import Home
 from config.tether import die_with_parent
@@ -64,6 +64,7 @@ def _sweep_abandoned_homes() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError), Home(folder).locked("sweep") as is_abandoned:
             if is_abandoned:
+                shutil.rmtree(socket_folder(folder), ignore_errors=True)
                 shutil.rmtree(folder, ignore_errors=True)
 
 
