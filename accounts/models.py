@@ -27,7 +27,9 @@ class UserManager(BaseUserManager["User"]):
 class User(AbstractBaseUser, PermissionsMixin):
     """A person who signs in with an e-mail address; there is no user name."""
 
-    email = models.EmailField("e-mail", unique=True, error_messages={"unique": "This e-mail is already in use."})
+    email = models.EmailField(
+        "e-mail", unique=True, error_messages={"unique": "This e-mail is already in use."}
+    )
     is_active = models.BooleanField(default=True, help_text="Clear this instead of deleting the user.")
     is_staff = models.BooleanField("operator", default=False, help_text="May use the operator's admin.")
     date_joined = models.DateTimeField(default=timezone.now)
@@ -64,7 +66,9 @@ class Plan(models.Model):
     tokens_per_day = models.PositiveIntegerField(help_text="The allowance of an account for a UTC day.")
     max_input_characters = models.PositiveIntegerField(null=True, blank=True, help_text="Per request.")
     premium_models = models.BooleanField(default=False, help_text="May call premium-tier models.")
-    spends_credits = models.BooleanField(default=False, help_text="Goes on from credits where no allowance is left.")
+    spends_credits = models.BooleanField(
+        default=False, help_text="Goes on from credits where no allowance is left."
+    )
     topup_fee_rate = models.DecimalField(
         max_digits=5,
         decimal_places=4,
@@ -75,7 +79,9 @@ class Plan(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            models.CheckConstraint(condition=models.Q(topup_fee_rate__gte=0), name="plan_fee_rate_not_negative"),
+            models.CheckConstraint(
+                condition=models.Q(topup_fee_rate__gte=0), name="plan_fee_rate_not_negative"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -136,7 +142,9 @@ class AuditEvent(models.Model):
     account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="audit_events")
     # Null: the system did it (a payment arrived, a task ran).
     actor = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
-    action = models.CharField(max_length=60, help_text="As `key.rotated`: the thing, a dot, what happened to it.")
+    action = models.CharField(
+        max_length=60, help_text="As `key.rotated`: the thing, a dot, what happened to it."
+    )
     subject_type = models.CharField(max_length=30)
     subject_id = models.CharField(max_length=64)
     detail = models.JSONField(default=dict)

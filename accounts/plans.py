@@ -64,7 +64,13 @@ def change_plan(*, account: Account, plan: Plan, actor: User | None) -> None:
 
 def suspend(*, account: Account, actor: User | None, reason: str) -> None:
     """Refuse every further request of the account. Its keys, money and history stay."""
-    _set_status(account=account, status=Account.Status.SUSPENDED, actor=actor, action="account.suspended", reason=reason)
+    _set_status(
+        account=account,
+        status=Account.Status.SUSPENDED,
+        actor=actor,
+        action="account.suspended",
+        reason=reason,
+    )
 
 
 def reinstate(*, account: Account, actor: User | None) -> None:
@@ -81,6 +87,11 @@ def _set_status(*, account: Account, status: str, actor: User | None, action: st
         )
         if changed:
             auditing.record(
-                account=account, actor=actor, action=action, subject_type="account", subject_id=account.pk, **detail
+                account=account,
+                actor=actor,
+                action=action,
+                subject_type="account",
+                subject_id=account.pk,
+                **detail,
             )
     account.refresh_from_db()

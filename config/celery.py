@@ -12,13 +12,25 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 app.set_default()
 app.autodiscover_tasks()
 
-# Each task is idempotent and finds by itself what is due, so a lost or doubled tick does no harm. A tick that nobody
-# took before the next one is due expires: a worker that was down does not come back to a pile of them.
+# Each task is idempotent and finds by itself what is due, so a lost or doubled tick does no harm. A tick that
+# nobody took before the next one is due expires: a worker that was down does not come back to a pile of them.
 app.conf.beat_schedule = {
     "sweep-holds": {"task": "usage.sweep_holds", "schedule": 10.0, "options": {"expires": 10}},
     "roll-up-usage": {"task": "usage.roll_up_hours", "schedule": 30.0, "options": {"expires": 30}},
-    "aggregate-allowances": {"task": "usage.aggregate_allowances", "schedule": 30.0, "options": {"expires": 30}},
-    "post-usage": {"task": "usage.post_hours", "schedule": crontab(minute="3-59/5"), "options": {"expires": 240}},
-    "detect-anomalies": {"task": "usage.detect_anomalies", "schedule": crontab(minute="*/5"), "options": {"expires": 240}},
+    "aggregate-allowances": {
+        "task": "usage.aggregate_allowances",
+        "schedule": 30.0,
+        "options": {"expires": 30},
+    },
+    "post-usage": {
+        "task": "usage.post_hours",
+        "schedule": crontab(minute="3-59/5"),
+        "options": {"expires": 240},
+    },
+    "detect-anomalies": {
+        "task": "usage.detect_anomalies",
+        "schedule": crontab(minute="*/5"),
+        "options": {"expires": 240},
+    },
     "mail-anomalies": {"task": "usage.mail_anomalies", "schedule": 60.0, "options": {"expires": 60}},
 }

@@ -192,8 +192,7 @@ class Teller:
                 self._transact(batch)
             except psycopg.OperationalError:
                 raise
-            except Exception:  # noqa: BLE001 - one at a time, to find the one that cannot be booked and set
-            it apart
+            except Exception:  # noqa: BLE001 - whatever it is, find the one that cannot be booked and set it apart
                 for item in batch:
                     self._replay_alone(item)
         self._journal.forget(len(owed))
