@@ -35,7 +35,7 @@ def steps() -> list[Step]:
         str(path.relative_to(ROOT)) for folder in _SOURCES for path in (ROOT / folder).rglob("*.py")
     )
     templates = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "templates").rglob("*.html"))
-    import_linter = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    import_linter = "from importlinter.cli import lint_imports_command; lint_imports_command(['--no-logo'])"
     djade = str(ROOT / ".venv" / "bin" / "djade")
     return [
         Step("ruff format", (*_PYTHON, "-m", "ruff", "format", "--check", ".")),
