@@ -18,18 +18,21 @@ if TYPE_CHECKING:
 def open_account(*, user: User, at: dt.datetime, plan: Plan | None = None) -> Account:
     """Open an account owned by the user: on the given plan, else on `basic`. Its name is the user's e-mail."""
     with transaction.atomic():
+        # An e-mail may be longer than a name.
+        longest = Account._meta.get_field("name").max_length
         account = Account.objects.create(
-            name=user.email, plan=plan or Plan.objects.get(slug=Plan.BASIC), created_at=at
+            name=user.email[:longest], plan=plan or Plan.objects.get(slug=Plan.BASIC), created_at=at
         )
         Membership.objects.create(account=account, user=user, role=Membership.Role.OWNER, created_at=at)
         auditing.record(
-            account=account, actor=user, action="account.opened", subject_type="account", subject_id=account.pk
+            account=account, actor=user, action="account.opened", subject_type="account",
+            subject_id=account.pk
         )
     return account
 
 
 class AccountAdapter(DefaultAccountAdapter):
-    """Where allauth hands over: it has made the user, we open the account in the same transaction."""
+    """Where allauth hands over a new user: the account is opened in the same transaction."""
 
     def save_user(self, request: "HttpRequest", user: User, form: "Form", commit: bool = True) -> User:  # noqa: FBT001, FBT002
         with transaction.atomic():

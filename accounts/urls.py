@@ -1,4 +1,11 @@
-from django.urls import URLPattern
+"""Addresses below /settings/."""
+
+from django.urls import path
+
+from accounts import views
 
 app_name = "accounts"
-urlpatterns: list[URLPattern] = []
+urlpatterns = [
+    path("", views.settings, name="settings"),
+    path("audit/", views.audit_log, name="audit_log"),
+]

@@ -1,7 +1,8 @@
 """Every setting of Tollgate, read from the environment. `docs/settings.md` explains each variable.
 
 `./tollgate up` without DATABASE_URL runs in embedded mode: it makes its own secrets, keeps them under
-TOLLGATE_HOME, and passes them here. Anywhere else SECRET_KEY and KEY_PEPPERS must be given: there is no default.
+TOLLGATE_HOME, and passes them here. Anywhere else SECRET_KEY and KEY_PEPPERS must be given: there is no
+default.
 """
 
 from decimal import Decimal
@@ -122,6 +123,7 @@ AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "overview"
 ACCOUNT_ADAPTER = "accounts.signing_up.AccountAdapter"
+ACCOUNT_FORMS = {"signup": "accounts.forms.SignupForm"}
 ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
@@ -135,6 +137,10 @@ ACCOUNT_PREVENT_ENUMERATION = True
 ACCOUNT_LOGOUT_REDIRECT_URL = "home"
 ACCOUNT_SESSION_REMEMBER = True
 ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
+# A user has one address; another replaces it once it is confirmed, and the former one is told.
+ACCOUNT_CHANGE_EMAIL = True
+ACCOUNT_EMAIL_NOTIFICATIONS = True
+ACCOUNT_REAUTHENTICATION_REQUIRED = True
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
 MFA_TOTP_ISSUER = "Tollgate"
 
@@ -145,8 +151,8 @@ KEY_PEPPERS = env.list("KEY_PEPPERS")
 
 # --- Money -------------------------------------------------------------------------------------------------
 
-# Payment providers offered, by slug. "sandbox" takes no real money: checks.py refuses it outside embedded mode
-# unless SANDBOX_PAYMENTS_ALLOWED says that this is meant.
+# Payment providers offered, by slug. "sandbox" takes no real money: checks.py refuses it outside embedded
+# mode unless SANDBOX_PAYMENTS_ALLOWED says that this is meant.
 TOPUP_PROVIDERS = env.list("TOPUP_PROVIDERS", default=["sandbox"] if EMBEDDED else [])
 SANDBOX_PAYMENTS_ALLOWED = env.bool("SANDBOX_PAYMENTS_ALLOWED", default=EMBEDDED)
 TOPUP_MINIMUM_USD = Decimal(env.str("TOPUP_MINIMUM_USD", default="5"))

@@ -3,11 +3,12 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from config import key_pages, views
+from config import health, key_pages, views
 
 urlpatterns = [
     path("", views.home, name="home"),
     path("overview/", views.overview, name="overview"),
+    path("overview/first-call/", views.first_call, name="first_call"),
     path("keys/", key_pages.key_list, name="key_list"),
     path("keys/<int:key_id>/", key_pages.key_detail, name="key_detail"),
     path("keys/", include("keys.urls")),
@@ -17,6 +18,8 @@ urlpatterns = [
     path("settings/", include("accounts.urls")),
     path("accounts/", include("allauth.urls")),
     path("admin/", admin.site.urls),
-    path("health/live", views.live, name="live"),
-    path("health/ready", views.ready, name="ready"),
+    path("docs/", views.docs, name="docs"),
+    path("outbox/", views.outbox, name="outbox"),
+    path("health/live", health.live, name="live"),
+    path("health/ready", health.ready, name="ready"),
 ]

@@ -1,43 +1,71 @@
-"""Pages that join several apps, and the health of the process."""
+"""Pages that join several apps: the way in, the overview, the docs and the outbox."""
 
-import redis
 from django.conf import settings
-from django.contrib.auth.decorators import login_required
-from django.db import Error, connection
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.utils.cache import patch_vary_headers
+from django.views.decorators.cache import never_cache
+
+from accounts.acting import AccountRequest, acting_account_required
+from accounts.models import Plan
+from accounts.plans import PLANS
+from catalog import listing
+from catalog.models import Model
+from config import outbox as kept_mail
+from config.error_guide import EXPLAINED
+from config.overview import Overview
+from usage import queries
 
 
 def home(request: HttpRequest) -> HttpResponse:
     """What Tollgate is, for strangers; those who are signed in go to their overview."""
     if request.user.is_authenticated:
         return redirect("overview")
-    return render(request, "config/home.html")
+    at = timezone.now()
+    context = {"models": listing.listed(at=at), "basic": _plan(Plan.BASIC), "paid": _plan(Plan.PAY_AS_YOU_GO)}
+    return render(request, "config/home.html", context)
 
 
-@login_required
-def overview(request: HttpRequest) -> HttpResponse:
+@never_cache
+@acting_account_required
+def overview(request: AccountRequest) -> HttpResponse:
     """Where a person lands: credit, today's allowance, spend, and the first steps until they are done."""
-    return render(request, "config/overview.html")
+    context = {"overview": Overview.load(account=request.account, at=timezone.now())}
+    response = render(request, "config/_overview.html" if request.htmx else "config/overview.html", context)
+    patch_vary_headers(response, ["HX-Request"])
+    return response
 
 
-def live(request: HttpRequest) -> HttpResponse:
-    """The process answers."""
-    return JsonResponse({"status": "ok"})
+@never_cache
+@acting_account_required
+def first_call(request: AccountRequest) -> HttpResponse:
+    """What the overview asks every 2 s until the first call is there: nothing new (204), or the new overview."""
+    if not queries.has_called(account=request.account):
+        return HttpResponse(status=204)
+    return overview(request)
 
 
-def ready(request: HttpRequest) -> HttpResponse:
-    """The process can serve: PostgreSQL is reachable. Redis is reported, but requests are served without it."""
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-        database = "ok"
-    except Error:
-        database = "unreachable"
-    try:
-        redis.Redis.from_url(settings.REDIS_URL, socket_timeout=0.5, socket_connect_timeout=0.5).ping()
-        counters = "ok"
-    except redis.RedisError:
-        counters = "unreachable"
-    status = 200 if database == "ok" else 503
-    return JsonResponse({"postgresql": database, "redis": counters}, status=status)
+def docs(request: HttpRequest) -> HttpResponse:
+    """Quickstart, limits and errors, with the reader's own base URL."""
+    models = [row.model for row in listing.listed(at=timezone.now(), kind=Model.Kind.CHAT)]
+    context = {
+        "example_model": models[0].slug if models else "",
+        "explained": EXPLAINED,
+        "plans": Plan.objects.filter(slug__in=PLANS).order_by("id"),
+        "timeout_s": settings.GATEWAY_TOTAL_TIMEOUT_S,
+        "max_body_mib": settings.GATEWAY_MAX_BODY_BYTES / 2**20,
+    }
+    return render(request, "config/docs.html", context)
+
+
+@never_cache
+def outbox(request: HttpRequest) -> HttpResponse:
+    """The mail of embedded mode. Elsewhere there is no such page; to others than this machine it is closed."""
+    if not settings.EMBEDDED or not kept_mail.is_local(request):
+        raise Http404
+    return render(request, "config/outbox.html", {"mails": kept_mail.newest(), "folder": kept_mail.outbox_folder()})
+
+
+def _plan(slug: str) -> Plan | None:
+    return Plan.objects.filter(slug=slug).first()

@@ -1,8 +1,10 @@
 """Template filters of the console: every amount, count and moment is written by one of these."""
 
 import datetime as dt
+from decimal import Decimal
 
 from django import template
+from django.forms import BoundField, CheckboxInput, CheckboxSelectMultiple, RadioSelect, Select
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
@@ -31,6 +33,18 @@ def number(value: int | None) -> str:
 
 
 @register.filter
+def number_or(value: int | None, otherwise: str) -> str:
+    """A count with thousands separators, or the words where there is none: `|number_or:"no limit"`."""
+    return otherwise if value is None else f"{value:,}"
+
+
+@register.filter
+def percent(rate: Decimal) -> str:
+    """A rate as a percentage: 0.25 as 25 %, 0.125 as 12.5 %."""
+    return f"{(rate * 100).normalize():f}\u00a0%"
+
+
+@register.filter
 def moment(at: dt.datetime | None) -> SafeString | str:
     """A moment in UTC, as a <time> element that says so."""
     if at is None:
@@ -48,3 +62,21 @@ def icon(name: str) -> SafeString:
         "{}</svg>",
         mark_safe(PATHS[name]),  # noqa: S308 - constants of ours
     )
+
+
+@register.filter
+def control(field: BoundField) -> SafeString:
+    """A form field's input with Tabler's classes, tied to its hint and its errors."""
+    widget = field.field.widget
+    if isinstance(widget, (CheckboxInput, RadioSelect, CheckboxSelectMultiple)):
+        css = "form-check-input"
+    elif isinstance(widget, Select):
+        css = "form-select"
+    else:
+        css = "form-control"
+    described = [f"{field.auto_id}_error"] if field.errors else []
+    described += [f"{field.auto_id}_helptext"] if field.help_text else []
+    attrs = {"class": f"{css} is-invalid" if field.errors else css}
+    if described:
+        attrs["aria-describedby"] = " ".join(described)
+    return field.as_widget(attrs=attrs)

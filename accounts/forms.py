@@ -1,0 +1,53 @@
+"""Forms about people: signing up, and the account's name."""
+
+from typing import TYPE_CHECKING, Any
+
+from allauth.account.forms import SignupForm as AllauthSignupForm
+from django import forms
+from django.contrib.auth.hashers import make_password
+from django.db import IntegrityError, transaction
+
+from accounts.models import Account
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest, HttpResponse
+
+    from accounts.models import User
+
+    _AccountForm = forms.ModelForm[Account]
+else:
+    _AccountForm = forms.ModelForm
+
+
+class SignupForm(AllauthSignupForm):  # type: ignore[misc]
+    """A sign-up that takes as long, and looks the same, whether or not the e-mail already has a user."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["password1"].help_text = "At least 10 characters, and not a common one."
+
+    def try_save(self, request: "HttpRequest") -> tuple["User | None", "HttpResponse | None"]:
+        """Make the user, or, where there is one, only send the mail that says so.
+
+        Two sign-ups with one e-mail at the same time: the second meets the unique index, and goes on as if it had
+        come later.
+        """
+        if self.account_already_exists:
+            # The hash is what takes time in a sign-up; without one here, the clock would tell.
+            make_password(self.cleaned_data["password1"])
+        else:
+            try:
+                # User, account, membership and address: all or none. Mail goes out after this.
+                with transaction.atomic():
+                    return super().try_save(request)  # type: ignore[no-any-return]
+            except IntegrityError:
+                self.account_already_exists = True
+        return super().try_save(request)  # type: ignore[no-any-return]
+
+
+class AccountNameForm(_AccountForm):
+    class Meta:
+        model = Account
+        fields = ("name",)
+        help_texts = {"name": "Shown on receipts and to the operator."}
+        widgets = {"name": forms.TextInput(attrs={"autocomplete": "organization"})}

@@ -1,0 +1,99 @@
+"""What the gateway may refuse, as /docs/ explains it: in the order in which a request meets the checks."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """One code of the contract: the HTTP status it comes with, when it comes, and what to do about it."""
+
+    status: int
+    code: str
+    meaning: str
+    unblocks: str
+
+
+EXPLAINED = (
+    Explained(401, "missing_api_key", "The request carries no key.", "Send it as Authorization: Bearer, or x-api-key."),
+    Explained(
+        401,
+        "invalid_api_key",
+        "The key is unknown or not written correctly.",
+        "Copy it again from where you stored it, or create a new one.",
+    ),
+    Explained(
+        401,
+        "revoked_api_key",
+        "The key was revoked, or this secret of it was rotated away.",
+        "Use the key's current secret, or create a new key.",
+    ),
+    Explained(401, "expired_api_key", "The key's time is over.", "Move its expiry on its page, or create a new key."),
+    Explained(
+        400,
+        "api_key_in_query",
+        "The key is in the address, where logs keep it.",
+        "Rotate the key, and send it in a header.",
+    ),
+    Explained(403, "account_suspended", "The operator has suspended the account.", "Ask the operator."),
+    Explained(403, "key_disabled", "Somebody paused the key.", "Enable it on its page."),
+    Explained(
+        403,
+        "ip_not_allowed",
+        "The key may not be used from this network.",
+        "Add the network on the key's page.",
+    ),
+    Explained(403, "endpoint_not_allowed", "The key may not call this endpoint.", "Allow it on the key's page."),
+    Explained(403, "model_not_allowed", "The key may not call this model.", "Allow it on the key's page."),
+    Explained(
+        403,
+        "plan_upgrade_required",
+        "The model is premium, and the basic plan has basic models only.",
+        "Buy credits: the first top-up opens every model.",
+    ),
+    Explained(404, "model_not_found", "There is no such model.", "Take a name from Models, or from GET /v1/models."),
+    Explained(404, "unknown_url", "There is nothing at this address.", "Check the base URL: it ends in /v1."),
+    Explained(405, "method_not_allowed", "The address takes another method.", "Use the one in the Allow header."),
+    Explained(408, "request_timeout", "The body took too long to arrive.", "Send it again."),
+    Explained(400, "invalid_json", "The body is not one JSON object.", "Correct it; the message says where."),
+    Explained(400, "invalid_value", "A value has the wrong type or size.", "Correct the parameter named in param."),
+    Explained(400, "input_too_long", "More characters than the plan takes.", "Shorten the input, or buy credits."),
+    Explained(
+        400,
+        "context_length_exceeded",
+        "Input and output exceed the model's context.",
+        "Shorten the input or lower max_tokens, or take a model with a larger context.",
+    ),
+    Explained(413, "request_too_large", "The body is larger than the gateway takes.", "Send less."),
+    Explained(
+        402,
+        "insufficient_credits",
+        "The request may cost more than the account has available.",
+        "Lower max_tokens to the number in the message, or buy credits.",
+    ),
+    Explained(
+        402,
+        "key_limit_reached",
+        "The key has spent its own limit.",
+        "Raise the limit on the key's page, or wait for its next period.",
+    ),
+    Explained(
+        429,
+        "rate_limit_exceeded",
+        "More requests or tokens a minute than the key may use.",
+        "Wait as long as retry-after says; SDKs do so by themselves.",
+    ),
+    Explained(
+        429,
+        "daily_allowance_exhausted",
+        "The day's free allowance is used up, and there are no credits.",
+        "Wait until 00:00 UTC, or buy credits.",
+    ),
+    Explained(502, "upstream_error", "The provider failed.", "Try again; nothing was charged."),
+    Explained(504, "upstream_timeout", "The provider took too long.", "Try again; nothing was charged."),
+    Explained(
+        503,
+        "temporarily_unavailable",
+        "A part of Tollgate is down.",
+        "Try again in a second; nothing was charged.",
+    ),
+)

@@ -1,0 +1,39 @@
+"""The health of the process, for supervisors and load balancers."""
+
+import redis
+from django.conf import settings
+from django.db import Error, connection
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.cache import never_cache
+
+
+@never_cache
+def live(request: HttpRequest) -> HttpResponse:
+    """The process answers."""
+    return JsonResponse({"status": "ok"})
+
+
+@never_cache
+def ready(request: HttpRequest) -> HttpResponse:
+    """The process can serve: PostgreSQL is reachable. Redis is reported, but requests are served without it."""
+    database, counters = _postgresql(), _redis()
+    status = 200 if database == "ok" else 503
+    return JsonResponse({"postgresql": database, "redis": counters}, status=status)
+
+
+def _postgresql() -> str:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except Error:
+        return "unreachable"
+    return "ok"
+
+
+def _redis() -> str:
+    try:
+        with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=0.5, socket_connect_timeout=0.5) as client:
+            client.ping()
+    except redis.RedisError:
+        return "unreachable"
+    return "ok"
