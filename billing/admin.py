@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     LedgerAccountModelAdmin = admin.ModelAdmin[LedgerAccount]
     PostingTabularInline = admin.TabularInline[Posting, LedgerTransaction]
 else:  # Django's classes take no type arguments at run time.
-    WalletModelAdmin = TopUpModelAdmin = LedgerTransactionModelAdmin = LedgerAccountModelAdmin = admin.ModelAdmin
+    WalletModelAdmin = TopUpModelAdmin = LedgerTransactionModelAdmin = LedgerAccountModelAdmin = (
+        admin.ModelAdmin
+    )
     PostingTabularInline = admin.TabularInline
 
 

@@ -28,7 +28,7 @@ class USDField(forms.DecimalField):
         }
         super().__init__(max_digits=14, decimal_places=2, error_messages=messages, **kwargs)
 
-    def to_python(self, value: Any) -> Decimal | None:
+    def to_python(self, value: Any) -> Decimal | None:  # type: ignore[override]  # the stubs have IntegerField's
         text = str(value or "").strip().removeprefix("$").strip()
         return super().to_python(text.replace(",", "") if _GROUPED.fullmatch(text) else text)
 
@@ -60,7 +60,9 @@ class BuyForm(forms.Form):
 class BudgetForm(forms.Form):
     """A key's own spend limit."""
 
-    limit = USDField(label="Limit", min_value=Decimal(0), help_text="In USD. 0 stops all spending of this key.")
+    limit = USDField(
+        label="Limit", min_value=Decimal(0), help_text="In USD. 0 stops all spending of this key."
+    )
     period = forms.ChoiceField(label="Period", choices=Budget.Period.choices)
 
 

@@ -67,7 +67,9 @@ def post(
         # In one order everywhere, so that two transactions which both make the same accounts cannot deadlock.
         for leg in sorted(legs, key=lambda leg: (leg.kind, leg.owner_id or 0, leg.provider)):
             ledger_account, _ = LedgerAccount.objects.get_or_create(
-                kind=leg.kind, account_id=leg.owner_id, provider=leg.provider
+                kind=leg.kind,
+                account_id=leg.owner_id,  # type: ignore[misc]  # null is a value of it
+                provider=leg.provider,
             )
             Posting.objects.create(
                 transaction=posted, ledger_account=ledger_account, amount_nanousd=leg.amount_nanousd

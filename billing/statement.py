@@ -43,7 +43,8 @@ def lines(*, account: Account, older_than: int | None = None, limit: int = 25) -
     movements = (
         LedgerTransaction.objects.filter(account=account)
         .annotate(
-            amount=Sum("postings__amount_nanousd", filter=own), fee=Sum("postings__amount_nanousd", filter=fees)
+            amount=Sum("postings__amount_nanousd", filter=own),
+            fee=Sum("postings__amount_nanousd", filter=fees),
         )
         # A loss of the platform's concerns the account, but moves none of its credit.
         .exclude(amount=None)

@@ -109,7 +109,9 @@ def finish(*, provider: str, reference: str, paid_total_nanousd: int, at: dt.dat
         raise PaymentDiffers(msg)
     with transaction.atomic():
         wallets.lock(wallets.borrowed_connection(), [expected.account_id])
-        topup = TopUp.objects.select_for_update(of=("self",)).select_related("account__plan").get(pk=expected.pk)
+        topup = (
+            TopUp.objects.select_for_update(of=("self",)).select_related("account__plan").get(pk=expected.pk)
+        )
         if topup.status == TopUp.Status.PAID:
             return topup
         topup.status, topup.paid_at = TopUp.Status.PAID, at

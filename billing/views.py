@@ -131,7 +131,9 @@ def returned(request: AccountRequest, topup_id: int) -> HttpResponse:
 @acting_account_required
 def receipt(request: AccountRequest, topup_id: int) -> HttpResponse:
     """One top-up, to read and to print."""
-    topup = get_object_or_404(TopUp.objects.select_related("created_by"), pk=topup_id, account=request.account)
+    topup = get_object_or_404(
+        TopUp.objects.select_related("created_by"), pk=topup_id, account=request.account
+    )
     provider = providers.named(slug=topup.provider)
     context = {
         "topup": topup,
@@ -234,7 +236,9 @@ def _older_than(request: HttpRequest) -> int | None:
     return int(given) if given.isascii() and given.isdigit() and len(given) < len(str(2**63)) else None
 
 
-def _page_or_fragment(request: AccountRequest, page: str, fragment: str, context: dict[str, Any]) -> HttpResponse:
+def _page_or_fragment(
+    request: AccountRequest, page: str, fragment: str, context: dict[str, Any]
+) -> HttpResponse:
     response = render(request, fragment if request.htmx else page, context)
     patch_vary_headers(response, ["HX-Request"])
     return response

@@ -15,7 +15,7 @@ from catalog.money import usd_string
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """`checked` counts what was compared, by its name; `discrepancies` are sentences, none where the books are right."""
+    """What was compared, counted by its name, and a sentence for each discrepancy: none where the books are right."""
 
     at: dt.datetime
     checked: dict[str, int]
@@ -82,7 +82,8 @@ _PAID = """
 _BOOKED = """
     SELECT t.reference, t.account_id, p.id AS posting, l.kind, l.account_id AS owner_id, l.provider, p.amount_nanousd
     FROM billing_ledgertransaction t
-    LEFT JOIN billing_posting p ON p.transaction_id = t.id LEFT JOIN billing_ledgeraccount l ON l.id = p.ledger_account_id
+    LEFT JOIN billing_posting p ON p.transaction_id = t.id
+    LEFT JOIN billing_ledgeraccount l ON l.id = p.ledger_account_id
     WHERE t.kind = 'topup'
 """
 
@@ -126,8 +127,8 @@ _CHECKS = (
         "{subject}: the hour says {found}, its requests say {expected}",
         f"""
         SELECT format('account %s, key %s, model %s, %s, %s UTC, %s', account_id, key_id,
-            coalesce(nullif(model_id, 0)::text, 'none'), outcome, to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'),
-            figure.name), figure.found, figure.expected, figure.is_money
+            coalesce(nullif(model_id, 0)::text, 'none'), outcome,
+            to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), figure.name), figure.found, figure.expected, figure.is_money
         FROM ({_HOURS}) AS h FULL JOIN ({_RECORDS}) AS r USING (account_id, key_id, model_id, outcome, hour)
         CROSS JOIN LATERAL (VALUES
             ('requests', h.requests, r.requests, false),
@@ -234,7 +235,8 @@ def audit_ledger(*, at: dt.datetime) -> AuditReport:
         f" AS c{number} (subject, found, expected, is_money)"
         for number, check in enumerate(_CHECKS)
     ]
-    statement = f"WITH by_account AS ({_BY_ACCOUNT}), charged AS ({_CHARGED}) " + " UNION ALL ".join(counts + checks)
+    rows = " UNION ALL ".join(counts + checks)
+    statement = f"WITH by_account AS ({_BY_ACCOUNT}), charged AS ({_CHARGED}) {rows}"  # noqa: S608
     report = AuditReport(at=at, checked={})
     with connection.cursor() as cursor:
         cursor.execute(statement)
@@ -242,7 +244,10 @@ def audit_ledger(*, at: dt.datetime) -> AuditReport:
             if number < 0:
                 report.checked[subject] = int(found)
                 continue
-            figures = {"found": _written(found, is_money=is_money), "expected": _written(expected, is_money=is_money)}
+            figures = {
+                "found": _written(found, is_money=is_money),
+                "expected": _written(expected, is_money=is_money),
+            }
             report.discrepancies.append(_CHECKS[number].sentence.format(subject=subject, **figures))
     return report
 

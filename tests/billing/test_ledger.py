@@ -136,10 +136,15 @@ def test_the_database_refuses_to_change_the_ledger(statement: str) -> None:
 def test_the_database_refuses_an_unbalanced_transaction_when_it_commits(amounts: tuple[int, ...]) -> None:
     account = factories.make_account()
     promotions = LedgerAccount.objects.create(kind=Kind.PROMOTIONS)
-    with pytest.raises(IntegrityError, match="postings that sum to"), transaction.atomic():
-        written = LedgerTransaction.objects.create(reference="by hand", kind="loss", account=account)
-        for amount in amounts:
-            Posting.objects.create(transaction=written, ledger_account=promotions, amount_nanousd=amount)
+
+    def write_by_hand() -> None:
+        with transaction.atomic():
+            written = LedgerTransaction.objects.create(reference="by hand", kind="loss", account=account)
+            for amount in amounts:
+                Posting.objects.create(transaction=written, ledger_account=promotions, amount_nanousd=amount)
+
+    with pytest.raises(IntegrityError, match="postings that sum to"):
+        write_by_hand()
     assert not LedgerTransaction.objects.exists()
 
 

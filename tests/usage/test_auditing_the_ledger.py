@@ -8,6 +8,7 @@ from io import StringIO
 import pytest
 from django.core.management import call_command
 from django.db import connection
+from pytest_django import Settings
 
 from accounts.models import Account, Plan
 from billing import budgets, topping_up, wallets
@@ -33,20 +34,28 @@ class Books:
 
 
 @pytest.fixture
-def books(db: None, settings: object) -> Books:
+def books(db: None, settings: Settings) -> Books:
     """An account with one of everything: a grant, a payment, usage at each stage, open holds, a budget, a loss."""
-    settings.TOPUP_PROVIDERS = ["sandbox"]  # type: ignore[attr-defined]
+    settings.TOPUP_PROVIDERS = ["sandbox"]
     account = factories.make_account(plan=Plan.PAY_AS_YOU_GO, credit="10")
     key = factories.make_key(account).key
     model = factories.make_model()
-    topup = topping_up.start(account=account, actor=None, credit_nanousd=20 * 10**9, provider="sandbox", at=AT)
+    topup = topping_up.start(
+        account=account, actor=None, credit_nanousd=20 * 10**9, provider="sandbox", at=AT
+    )
     topping_up.finish(
         provider="sandbox", reference=topup.provider_reference, paid_total_nanousd=topup.total_nanousd, at=AT
     )
     topping_up.start(account=account, actor=None, credit_nanousd=7 * 10**9, provider="sandbox", at=AT)
     rows.make_record(account=account, key=key, model=model, at=AT - 2 * HOUR)
     rows.make_record(
-        account=account, key=key, model=model, at=AT - 2 * HOUR, cost_nanousd=9, charged_nanousd=5, loss_nanousd=4
+        account=account,
+        key=key,
+        model=model,
+        at=AT - 2 * HOUR,
+        cost_nanousd=9,
+        charged_nanousd=5,
+        loss_nanousd=4,
     )
     rollups.roll_up()
     posting.post_hours(at=AT)
@@ -77,7 +86,7 @@ def _place_holds(account: Account, key: ApiKey) -> None:
     )
 
 
-def plant(statement: str, **parameters: object) -> None:
+def plant(statement: str, **parameters: int | uuid.UUID) -> None:
     """Run what no code of ours would, past the triggers that would refuse it."""
     tables = ("billing_posting", "billing_ledgertransaction")
     with connection.cursor() as cursor:
@@ -120,7 +129,9 @@ def test_open_holds_are_found_where_nothing_should_run(books: Books) -> None:
 
 
 def test_an_unbalanced_transaction_is_found(books: Books) -> None:
-    plant("UPDATE billing_posting SET amount_nanousd = amount_nanousd - 1 WHERE amount_nanousd = -25000000000")
+    plant(
+        "UPDATE billing_posting SET amount_nanousd = amount_nanousd - 1 WHERE amount_nanousd = -25000000000"
+    )
     topup = TopUp.objects.get(status="paid").pk
     assert found() == [
         f"ledger transaction topup:{topup}: its postings sum to -0.000000001 USD, not to 0.000000000 USD",
@@ -138,11 +149,13 @@ def test_a_transaction_without_postings_is_found(books: Books) -> None:
 
 
 def test_a_wallet_that_is_not_its_ledger_is_found(books: Books) -> None:
-    plant("UPDATE billing_wallet SET balance_nanousd = balance_nanousd + 1 WHERE account_id = %(a)s", a=books.account.pk)
-    assert found() == [
-        f"account {books.account.pk}: its wallet says 29.996999996 USD,"
-        " its ledger less what is not posted yet says 29.996999995 USD"
-    ]
+    plant(
+        "UPDATE billing_wallet SET balance_nanousd = balance_nanousd + 1 WHERE account_id = %(a)s",
+        a=books.account.pk,
+    )
+    (line,) = found()
+    assert line.startswith(f"account {books.account.pk}: its wallet says 29.996999996 USD, ")
+    assert line.endswith("its ledger less what is not posted yet says 29.996999995 USD")
 
 
 def test_credit_in_the_ledger_without_a_wallet_is_found(books: Books) -> None:
@@ -167,10 +180,8 @@ def test_hours_that_count_more_as_posted_than_the_ledger_are_found(books: Books)
 def test_a_loss_that_is_not_booked_is_found(books: Books) -> None:
     plant("UPDATE usage_usagerecord SET loss_nanousd = 5, cost_nanousd = 10 WHERE loss_nanousd = 4")
     plant("UPDATE usage_hourlyusage SET cost_nanousd = cost_nanousd + 1 WHERE posted_nanousd > 0")
-    assert found() == [
-        f"account {books.account.pk}: its ledger has platform losses of 0.000000004 USD,"
-        " its requests 0.000000005 USD"
-    ]
+    (line,) = found()
+    assert line.endswith(": its ledger has platform losses of 0.000000004 USD, its requests 0.000000005 USD")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +197,7 @@ def test_a_loss_that_is_not_booked_is_found(books: Books) -> None:
     ],
 )
 def test_an_hour_that_is_not_its_requests_is_found(books: Books, column: str, name: str) -> None:
-    plant(f"UPDATE usage_hourlyusage SET {column} = {column} + 1 WHERE posted_nanousd > 0")
+    plant(f"UPDATE usage_hourlyusage SET {column} = {column} + 1 WHERE posted_nanousd > 0")  # noqa: S608
     (line,) = [line for line in found() if "the hour says" in line]
     assert line.startswith(
         f"account {books.account.pk}, key {books.key.pk}, model {books.model.pk}, completed,"
@@ -227,9 +238,14 @@ def test_a_budget_that_holds_more_than_its_holds_is_found(books: Books) -> None:
 
 @pytest.mark.parametrize(
     ("statement", "held"),
-    [("UPDATE usage_dailyallowance SET held_tokens = 49", "49"), ("DELETE FROM usage_dailyallowance", "nothing")],
+    [
+        ("UPDATE usage_dailyallowance SET held_tokens = 49", "49"),
+        ("DELETE FROM usage_dailyallowance", "nothing"),
+    ],
 )
-def test_an_allowance_that_does_not_hold_what_is_reserved_is_found(books: Books, statement: str, held: str) -> None:
+def test_an_allowance_that_does_not_hold_what_is_reserved_is_found(
+    books: Books, statement: str, held: str
+) -> None:
     plant(statement)
     assert found() == [
         f"account {books.account.pk} on 2026-03-04: its allowance holds {held} tokens, its open holds are 50"
@@ -239,7 +255,9 @@ def test_an_allowance_that_does_not_hold_what_is_reserved_is_found(books: Books,
 def test_a_hold_of_a_request_that_has_ended_is_found(books: Books) -> None:
     record = rows.make_record(account=books.account, key=books.key, model=books.model, at=AT)
     plant("UPDATE billing_hold SET request_id = %(record)s WHERE amount_nanousd = 300", record=record.pk)
-    assert found() == [f"request {record.pk}: it still holds 0.000000300 USD, and was charged 0.001000000 USD already"]
+    assert found() == [
+        f"request {record.pk}: it still holds 0.000000300 USD, and was charged 0.001000000 USD already"
+    ]
 
 
 def test_a_payment_that_is_not_in_the_ledger_is_found(books: Books) -> None:

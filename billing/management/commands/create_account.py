@@ -22,10 +22,16 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("email", metavar="EMAIL")
         parser.add_argument("--plan", metavar="SLUG", default=Plan.BASIC, help="default: %(default)s")
-        parser.add_argument("--credit", metavar="USD", default="0", help="credit to grant, such as 25 or 12.50")
+        parser.add_argument(
+            "--credit", metavar="USD", default="0", help="credit to grant, such as 25 or 12.50"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        email, plan, credit_nanousd = _email(options["email"]), _plan(options["plan"]), _nano(options["credit"])
+        email, plan, credit_nanousd = (
+            _email(options["email"]),
+            _plan(options["plan"]),
+            _nano(options["credit"]),
+        )
         at = timezone.now()
         with transaction.atomic():
             user = User.objects.create_user(email, None)
@@ -44,8 +50,12 @@ class Command(BaseCommand):
         if credit_nanousd:
             self.stdout.write(f"Credit: ${usd_from_nano(credit_nanousd):,.2f}.")
             if not plan.spends_credits:
-                self.stdout.write(f"The plan {plan.slug} does not spend credits: change it, or the credit waits.")
-        self.stdout.write("No password is set: the user sets one with “Forgot your password?” on the sign-in page.")
+                self.stdout.write(
+                    f"The plan {plan.slug} does not spend credits: change it, or the credit waits."
+                )
+        self.stdout.write(
+            "No password is set: the user sets one with “Forgot your password?” on the sign-in page."
+        )
 
 
 def _email(text: str) -> str:
