@@ -11,7 +11,7 @@ from catalog.money import NanoUSD, nano_from_usd
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """A model and what a million tokens of it cost, in nano-USD. No cached price: cached input costs what input does."""
+    """A model and what a million tokens cost, in nano-USD. No cached price: cached input costs what input does."""
 
     model: Model
     input_nanousd: NanoUSD

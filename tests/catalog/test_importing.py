@@ -53,10 +53,11 @@ def test_a_price_that_differs_holds_from_the_import_on_and_history_stays() -> No
     assert (new.starts_at, new.source) == (AT, Price.Source.IMPORT)
     assert old.figures == (Decimal(5), Decimal(25), Decimal("0.5"))
     assert price_at(model=model, at=AT - dt.timedelta(seconds=1)) == old
-    assert [line.words for line in report.of("changed")] == [
+    (line,) = report.of("changed")
+    assert line.words == (
         "claude-opus-4.8: input $5, output $25, cached input $0.5 per million tokens → "
         "input $4, output $20, cached input $0.4 per million tokens"
-    ]
+    )
 
 
 @pytest.mark.django_db
@@ -209,7 +210,7 @@ def test_the_command_refuses_a_bad_file_and_says_so(tmp_path: Path) -> None:
     bad = tmp_path / "bad.json"
     bad.write_text("{")
 
-    with pytest.raises(CommandError, match="no JSON.*Nothing was changed"):
+    with pytest.raises(CommandError, match=r"no JSON.*Nothing was changed"):
         call_command("import_prices", str(bad))
     with pytest.raises(CommandError, match="No such file"):
         call_command("import_prices", str(tmp_path / "absent.json"))

@@ -10,6 +10,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
+from config.home import ROOT
+
 
 @contextlib.contextmanager
 def running() -> Iterator[str]:
@@ -20,7 +22,7 @@ def running() -> Iterator[str]:
         process = subprocess.Popen(
             [*command, "--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "1"],
             pass_fds=[listener.fileno()],
-            env={**os.environ, "PYTHONPATH": os.getcwd()},
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
     try:
         _wait_for(f"http://127.0.0.1:{port}/health", process)

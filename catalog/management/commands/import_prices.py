@@ -55,9 +55,9 @@ class Command(BaseCommand):
         }
         changed, created = ("would change", "would be added") if is_dry_run else ("changed", "added")
         self.stdout.write(
-            f"{count['changed']} prices {changed}, {count['created']} models {created}, {count['unchanged']} unchanged; "
-            f"left alone: {count['unknown']} unknown models, {count['skipped']} entries skipped, "
-            f"{count['elsewhere']} of other providers."
+            f"{count['changed']} prices {changed}, {count['created']} models {created}, "
+            f"{count['unchanged']} unchanged; left alone: {count['unknown']} unknown models, "
+            f"{count['skipped']} entries skipped, {count['elsewhere']} of other providers."
         )
 
     def _list(self, report: ImportReport, outcome: Outcome, *, limit: int | None) -> None:

@@ -97,6 +97,7 @@ def _fingerprint() -> str:
             for path in sorted(entry.rglob("*")):
                 facts = path.stat()
                 digest.update(f"{path}:{facts.st_size}:{facts.st_mtime_ns}".encode())
-        else:
-            digest.update(str(Path(entry[1]).is_dir()).encode())
+        elif isinstance(entry, tuple):
+            _prefix, folder = entry
+            digest.update(str(Path(folder).is_dir()).encode())
     return digest.hexdigest()

@@ -132,15 +132,18 @@ class Command(BaseCommand):
     def _summarize(self, result: Replay) -> None:
         rate = result.done / result.elapsed_s if result.elapsed_s else 0.0
         cost = f"${result.cost_usd:f}" if result.cost_usd else "$0"
+        unfinished = result.total - result.done - result.failed
+        p50_ms, p99_ms = (result.percentile_s(share) * 1000 for share in (0.5, 0.99))
+        tokens_in = f"{result.input_tokens:,} sent, {result.reported_input_tokens:,} reported"
+        tokens_out = f"{result.output_tokens:,} asked for, {result.reported_output_tokens:,} reported"
+        counts = f"{result.done:,} served, {result.failed:,} failed, {unfinished:,} not finished"
         lines = [
-            f"requests           {result.done:,} served, {result.failed:,} failed, "
-            f"{result.total - result.done - result.failed:,} not finished, of {result.total:,}",
-            f"tokens in          {result.input_tokens:,} sent, {result.reported_input_tokens:,} reported",
-            f"tokens out         {result.output_tokens:,} asked for, {result.reported_output_tokens:,} reported",
+            f"requests           {counts}, of {result.total:,}",
+            f"tokens in          {tokens_in}",
+            f"tokens out         {tokens_out}",
             f"charged to credits {cost}",
             f"refusals retried   {result.refusals_retried:,}",
-            f"latency            p50 {result.percentile_s(0.5) * 1000:.1f} ms, "
-            f"p99 {result.percentile_s(0.99) * 1000:.1f} ms",
+            f"latency            p50 {p50_ms:.1f} ms, p99 {p99_ms:.1f} ms",
             f"wall time          {_duration(result.elapsed_s)}, {rate:.1f} requests a second",
         ]
         if result.miscounted:
@@ -172,8 +175,8 @@ class _Progress:
         eta = "-" if remaining is None else _duration(remaining)
         finished = state.done + state.failed
         line = (
-            f"{finished / state.total:4.0%}  {state.done:,} done, {state.failed:,} failed, {state.in_flight} in flight, "
-            f"{finished / max(state.elapsed_s, 0.001):.0f}/s, {eta} left"
+            f"{finished / state.total:4.0%}  {state.done:,} done, {state.failed:,} failed, "
+            f"{state.in_flight} in flight, {finished / max(state.elapsed_s, 0.001):.0f}/s, {eta} left"
         )
         if self._is_terminal:
             self._stream.write(f"\r\x1b[K{line}", ending="\r" if finished < state.total else "\n")
