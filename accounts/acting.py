@@ -62,5 +62,8 @@ def _account_of(request: HttpRequest) -> Account | None:
     if not request.user.is_authenticated:
         return None
     return (
-        Account.objects.select_related("plan").filter(memberships__user=request.user).order_by("memberships__id").first()
+        Account.objects.select_related("plan")
+        .filter(memberships__user=request.user)
+        .order_by("memberships__id")
+        .first()
     )

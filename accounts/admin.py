@@ -106,7 +106,9 @@ class MembershipInline(_NothingToSave, _MembershipInline):
 
 
 class SuspendForm(forms.Form):
-    reason = forms.CharField(max_length=200, help_text="Kept in the audit log, which the account's members can read.")
+    reason = forms.CharField(
+        max_length=200, help_text="Kept in the audit log, which the account's members can read."
+    )
 
 
 class ChangePlanForm(forms.Form):
@@ -160,10 +162,14 @@ class AccountAdmin(_NothingToSave, _AccountAdmin):
         if form.is_valid():
             for account in queryset:
                 plans.change_plan(account=account, plan=form.cleaned_data["plan"], actor=_operator(request))
-            self.message_user(request, f"{len(queryset)} moved to {form.cleaned_data['plan']}.", messages.SUCCESS)
+            self.message_user(
+                request, f"{len(queryset)} moved to {form.cleaned_data['plan']}.", messages.SUCCESS
+            )
             return None
         effect = "The limits of the new plan hold from the next request on. Credits stay as they are."
-        return self._ask(request, queryset, form, action="change_plan", title="Change the plan", effect=effect)
+        return self._ask(
+            request, queryset, form, action="change_plan", title="Change the plan", effect=effect
+        )
 
     def _ask(
         self,
@@ -178,7 +184,7 @@ class AccountAdmin(_NothingToSave, _AccountAdmin):
         """The page between an action and its effect: what will happen to whom, and what it needs to know."""
         context = {
             **self.admin_site.each_context(request),
-            "opts": self.model._meta,
+            "opts": self.opts,
             "title": title,
             "effect": effect,
             "accounts": accounts,

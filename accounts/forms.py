@@ -19,8 +19,10 @@ else:
     _AccountForm = forms.ModelForm
 
 
-class SignupForm(AllauthSignupForm):  # type: ignore[misc]
+class SignupForm(AllauthSignupForm):
     """A sign-up that takes as long, and looks the same, whether or not the e-mail already has a user."""
+
+    account_already_exists: bool
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

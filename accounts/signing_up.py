@@ -14,19 +14,23 @@ if TYPE_CHECKING:
     from django.forms import Form
     from django.http import HttpRequest
 
+_LONGEST_NAME = 120
+
 
 def open_account(*, user: User, at: dt.datetime, plan: Plan | None = None) -> Account:
     """Open an account owned by the user: on the given plan, else on `basic`. Its name is the user's e-mail."""
     with transaction.atomic():
         # An e-mail may be longer than a name.
-        longest = Account._meta.get_field("name").max_length
         account = Account.objects.create(
-            name=user.email[:longest], plan=plan or Plan.objects.get(slug=Plan.BASIC), created_at=at
+            name=user.email[:_LONGEST_NAME], plan=plan or Plan.objects.get(slug=Plan.BASIC), created_at=at
         )
         Membership.objects.create(account=account, user=user, role=Membership.Role.OWNER, created_at=at)
         auditing.record(
-            account=account, actor=user, action="account.opened", subject_type="account",
-            subject_id=account.pk
+            account=account,
+            actor=user,
+            action="account.opened",
+            subject_type="account",
+            subject_id=account.pk,
         )
     return account
 

@@ -14,7 +14,12 @@ class Explained:
 
 
 EXPLAINED = (
-    Explained(401, "missing_api_key", "The request carries no key.", "Send it as Authorization: Bearer, or x-api-key."),
+    Explained(
+        401,
+        "missing_api_key",
+        "The request carries no key.",
+        "Send it as Authorization: Bearer, or x-api-key.",
+    ),
     Explained(
         401,
         "invalid_api_key",
@@ -27,7 +32,9 @@ EXPLAINED = (
         "The key was revoked, or this secret of it was rotated away.",
         "Use the key's current secret, or create a new key.",
     ),
-    Explained(401, "expired_api_key", "The key's time is over.", "Move its expiry on its page, or create a new key."),
+    Explained(
+        401, "expired_api_key", "The key's time is over.", "Move its expiry on its page, or create a new key."
+    ),
     Explained(
         400,
         "api_key_in_query",
@@ -42,7 +49,9 @@ EXPLAINED = (
         "The key may not be used from this network.",
         "Add the network on the key's page.",
     ),
-    Explained(403, "endpoint_not_allowed", "The key may not call this endpoint.", "Allow it on the key's page."),
+    Explained(
+        403, "endpoint_not_allowed", "The key may not call this endpoint.", "Allow it on the key's page."
+    ),
     Explained(403, "model_not_allowed", "The key may not call this model.", "Allow it on the key's page."),
     Explained(
         403,
@@ -50,13 +59,21 @@ EXPLAINED = (
         "The model is premium, and the basic plan has basic models only.",
         "Buy credits: the first top-up opens every model.",
     ),
-    Explained(404, "model_not_found", "There is no such model.", "Take a name from Models, or from GET /v1/models."),
+    Explained(
+        404, "model_not_found", "There is no such model.", "Take a name from Models, or from GET /v1/models."
+    ),
     Explained(404, "unknown_url", "There is nothing at this address.", "Check the base URL: it ends in /v1."),
-    Explained(405, "method_not_allowed", "The address takes another method.", "Use the one in the Allow header."),
+    Explained(
+        405, "method_not_allowed", "The address takes another method.", "Use the one in the Allow header."
+    ),
     Explained(408, "request_timeout", "The body took too long to arrive.", "Send it again."),
     Explained(400, "invalid_json", "The body is not one JSON object.", "Correct it; the message says where."),
-    Explained(400, "invalid_value", "A value has the wrong type or size.", "Correct the parameter named in param."),
-    Explained(400, "input_too_long", "More characters than the plan takes.", "Shorten the input, or buy credits."),
+    Explained(
+        400, "invalid_value", "A value has the wrong type or size.", "Correct the parameter named in param."
+    ),
+    Explained(
+        400, "input_too_long", "More characters than the plan takes.", "Shorten the input, or buy credits."
+    ),
     Explained(
         400,
         "context_length_exceeded",

@@ -18,7 +18,7 @@ _SERVED = {
 class ConsoleFinder(FileSystemFinder):
     """Finds our own folder whole, and of the npm packages only the files that pages load."""
 
-    def list(self, ignore_patterns: Iterable[str] | None) -> Iterator[tuple[str, Any]]:  # type: ignore[override]
+    def list(self, ignore_patterns: Iterable[str] | None) -> Iterator[tuple[str, Any]]:
         for path, storage in super().list(ignore_patterns):
             served = _SERVED.get(getattr(storage, "prefix", None) or "")
             if served is None or any(fnmatch(path, pattern) for pattern in served):
@@ -36,7 +36,8 @@ class ConsoleStaticFilesStorage(CompressedManifestStaticFilesStorage):
 
     def stored_name(self, name: str) -> str:
         """The hashed name; the plain one before `collectstatic` has run, as in tests that read no static file."""
-        return self.hashed_files.get(self.hash_key(self.clean_name(name)), name)
+        hashed: str = self.hashed_files.get(self.hash_key(self.clean_name(name)), name)
+        return hashed
 
     def create_compressor(self, **options: Any) -> Compressor:
         """Gzip alone: Brotli would take eight of the nine seconds that a first start then spends here."""

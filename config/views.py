@@ -64,7 +64,9 @@ def outbox(request: HttpRequest) -> HttpResponse:
     """The mail of embedded mode. Elsewhere there is no such page; to others than this machine it is closed."""
     if not settings.EMBEDDED or not kept_mail.is_local(request):
         raise Http404
-    return render(request, "config/outbox.html", {"mails": kept_mail.newest(), "folder": kept_mail.outbox_folder()})
+    return render(
+        request, "config/outbox.html", {"mails": kept_mail.newest(), "folder": kept_mail.outbox_folder()}
+    )
 
 
 def _plan(slug: str) -> Plan | None:
