@@ -103,6 +103,8 @@ class Instance:
             **environment.identity(os.environ, self._home, has_data=(home / "postgres").exists()),
             **self._embedded.urls,
             "TOLLGATE_HOME": str(home),
+            # Where commands that call the gateway find it.
+            "TOLLGATE_URL": self._url,
             "TOLLGATE_PROCESSES": str(self._command.processes),
             "ALLOWED_HOSTS": environment.allowed_hosts(os.environ, host=self._command.host),
         }
