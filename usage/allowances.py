@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Literal
 
 from django.db import connection
-from django.db.models import F, Value
+from django.db.models import F, QuerySet, Value
 from django.db.models.functions import Coalesce
 
 from usage.models import DailyAllowance
@@ -57,17 +57,29 @@ def aggregate(*, at: dt.datetime) -> list[Notice]:
     while _write_shares(since=day - dt.timedelta(days=1)) == _BATCH:
         pass
     today = DailyAllowance.objects.filter(day=day)
-    notices = []
-    for allowance_id in today.filter(share__gte=1, exhausted_at=None).values_list("pk", flat=True):
-        # Whoever jumped past 80 % and 100 % at once hears of it once.
-        claim = {"exhausted_at": at, "warned_at": Coalesce(F("warned_at"), Value(at))}
-        if DailyAllowance.objects.filter(pk=allowance_id, exhausted_at=None).update(**claim):
-            notices.append(Notice(allowance_id, "exhausted"))
+    return [
+        *(Notice(pk, "exhausted") for pk in _exhausted(today) if _claim_exhausted(pk, at)),
+        *(Notice(pk, "warned") for pk in _near(today) if _claim_warned(pk, at)),
+    ]
+
+
+def _exhausted(today: QuerySet[DailyAllowance]) -> list[int]:
+    return list(today.filter(share__gte=1, exhausted_at=None).values_list("pk", flat=True))
+
+
+def _near(today: QuerySet[DailyAllowance]) -> list[int]:
     near = today.filter(share__gte=WARN_AT_SHARE, share__lt=1, warned_at=None)
-    for allowance_id in near.values_list("pk", flat=True):
-        if DailyAllowance.objects.filter(pk=allowance_id, warned_at=None).update(warned_at=at):
-            notices.append(Notice(allowance_id, "warned"))
-    return notices
+    return list(near.values_list("pk", flat=True))
+
+
+def _claim_exhausted(allowance_id: int, at: dt.datetime) -> bool:
+    """Whether this worker is the one. Whoever jumped past 80 % and 100 % at once hears of it once."""
+    unclaimed = DailyAllowance.objects.filter(pk=allowance_id, exhausted_at=None)
+    return bool(unclaimed.update(exhausted_at=at, warned_at=Coalesce(F("warned_at"), Value(at))))
+
+
+def _claim_warned(allowance_id: int, at: dt.datetime) -> bool:
+    return bool(DailyAllowance.objects.filter(pk=allowance_id, warned_at=None).update(warned_at=at))
 
 
 def give_back(*, notice: Notice) -> None:

@@ -207,7 +207,7 @@ def breakdown(
     return sorted(rows, key=_dearest_first)
 
 
-def series(  # noqa: PLR0913 - the axes of a chart
+def series(
     *,
     account: Account,
     start: dt.datetime,
@@ -224,7 +224,7 @@ def series(  # noqa: PLR0913 - the axes of a chart
     ).series
 
 
-def report(  # noqa: PLR0913 - the axes of a chart
+def report(
     *,
     account: Account,
     start: dt.datetime,

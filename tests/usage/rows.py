@@ -27,8 +27,10 @@ def make_record(
 ) -> UsageRecord:
     """A completed request of 100 + 20 tokens that cost and took $0.001 from credits, unless the fields say else.
 
-    The wallet is debited, as a settlement does.
+    A refused one used nothing. The wallet is debited, as a settlement does.
     """
+    if fields.get("outcome") == UsageRecord.Outcome.REFUSED:
+        fields = {"upstream": "", "input_tokens": 0, "output_tokens": 0, "cost_nanousd": 0, **fields}
     facts: dict[str, Any] = {
         "upstream": "sandbox",
         "endpoint": "chat/completions",

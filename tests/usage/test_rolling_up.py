@@ -28,7 +28,7 @@ def test_records_are_summed_by_hour_key_model_and_outcome() -> None:
     make_record(account=account, key=one, model=model, at=AT.replace(minute=0), allowance_tokens=7)
     make_record(account=account, key=one, model=model, at=AT + dt.timedelta(seconds=1))
     make_record(account=account, key=two, model=model, at=AT)
-    make_record(account=account, key=two, model=None, at=AT, outcome="refused", status=404, cost_nanousd=0)
+    make_record(account=account, key=two, model=None, at=AT, outcome="refused", status=404)
 
     assert rollups.roll_up() == 5
     assert rollups.roll_up() == 0
@@ -53,9 +53,7 @@ def test_later_records_are_added_to_an_hour_that_exists_even_without_a_model() -
     account = factories.make_account(credit="1")
     key = factories.make_key(account).key
     for _ in range(3):
-        make_record(
-            account=account, key=key, model=None, at=AT, outcome="refused", status=401, cost_nanousd=0
-        )
+        make_record(account=account, key=key, model=None, at=AT, outcome="refused", status=401)
         rollups.roll_up()
     assert HourlyUsage.objects.get().requests == 3
 
