@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from allauth.account.forms import LoginForm as AllauthLoginForm
+from allauth.account.forms import ResetPasswordForm as AllauthResetPasswordForm
 from allauth.account.forms import SignupForm as AllauthSignupForm
 from django import forms
 from django.contrib.auth.hashers import make_password
@@ -19,13 +21,38 @@ else:
     _AccountForm = forms.ModelForm
 
 
-class SignupForm(AllauthSignupForm):
+class _OurWords:
+    """Labels in the words of the other pages, and no placeholder that repeats one."""
+
+    fields: dict[str, forms.Field]
+
+    def speak_as_we_do(self) -> None:
+        for name, field in self.fields.items():
+            field.widget.attrs.pop("placeholder", None)
+            if name in {"email", "login"}:
+                field.label = "E-mail"
+
+
+class LoginForm(_OurWords, AllauthLoginForm):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.speak_as_we_do()
+
+
+class ResetPasswordForm(_OurWords, AllauthResetPasswordForm):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.speak_as_we_do()
+
+
+class SignupForm(_OurWords, AllauthSignupForm):
     """A sign-up that takes as long, and looks the same, whether or not the e-mail already has a user."""
 
     account_already_exists: bool
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.speak_as_we_do()
         self.fields["password1"].help_text = "At least 10 characters, and not a common one."
 
     def try_save(self, request: "HttpRequest") -> tuple["User | None", "HttpResponse | None"]:

@@ -4,6 +4,7 @@ from functools import cache
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest
 
 from accounts.models import User
@@ -29,7 +30,7 @@ def console(request: HttpRequest) -> dict[str, Any]:
         found = Wallet.objects.filter(account_id=account.pk).first() if account else None
         return found or Wallet()
 
-    user = getattr(request, "user", None)
+    user: User | AnonymousUser | None = getattr(request, "user", None)
     return {
         "api_base_url": f"{base_url(request)}/v1",
         "is_embedded": settings.EMBEDDED,
@@ -37,6 +38,8 @@ def console(request: HttpRequest) -> dict[str, Any]:
         "account": account,
         "wallet": wallet,
         "navigation": navigation.entries(
-            path=request.path, is_operator=isinstance(user, User) and user.is_active and user.is_staff
+            path=request.path,
+            is_signed_in=user is not None and user.is_authenticated,
+            is_operator=user is not None and user.is_active and user.is_staff,
         ),
     }

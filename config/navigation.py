@@ -26,11 +26,14 @@ _ENTRIES = (
 _OPERATOR = Entry("/admin/", "Admin", "shield")
 # Pages that live elsewhere but that people find through an entry of the menu.
 _ELSEWHERE = {"/accounts/": "/settings/"}
+_STRANGER = (Entry("/", "Home", "home"), Entry("/docs/", "Docs", "book"))
 
 
-def entries(*, path: str, is_operator: bool) -> list[Entry]:
+def entries(*, path: str, is_signed_in: bool, is_operator: bool) -> list[Entry]:
     """The menu on the page at this path. The longest address that the path starts with is the current one."""
-    shown = [*_ENTRIES, _OPERATOR] if is_operator else list(_ENTRIES)
+    shown = list(_ENTRIES if is_signed_in else _STRANGER)
+    if is_operator:
+        shown.append(_OPERATOR)
     for start, address in _ELSEWHERE.items():
         if path.startswith(start):
             path = address

@@ -23,7 +23,13 @@ def home(request: HttpRequest) -> HttpResponse:
     if request.user.is_authenticated:
         return redirect("overview")
     at = timezone.now()
-    context = {"models": listing.listed(at=at), "basic": _plan(Plan.BASIC), "paid": _plan(Plan.PAY_AS_YOU_GO)}
+    models = listing.listed(at=at)
+    context = {
+        "models": models,
+        "example_model": _example(models),
+        "basic": _plan(Plan.BASIC),
+        "paid": _plan(Plan.PAY_AS_YOU_GO),
+    }
     return render(request, "config/home.html", context)
 
 
@@ -48,9 +54,8 @@ def first_call(request: AccountRequest) -> HttpResponse:
 
 def docs(request: HttpRequest) -> HttpResponse:
     """Quickstart, limits and errors, with the reader's own base URL."""
-    models = [row.model for row in listing.listed(at=timezone.now(), kind=Model.Kind.CHAT)]
     context = {
-        "example_model": models[0].slug if models else "",
+        "example_model": _example(listing.listed(at=timezone.now())),
         "explained": EXPLAINED,
         "plans": Plan.objects.filter(slug__in=PLANS).order_by("id"),
         "timeout_s": settings.GATEWAY_TOTAL_TIMEOUT_S,
@@ -67,6 +72,11 @@ def outbox(request: HttpRequest) -> HttpResponse:
     return render(
         request, "config/outbox.html", {"mails": kept_mail.newest(), "folder": kept_mail.outbox_folder()}
     )
+
+
+def _example(models: list[listing.ListedModel]) -> str:
+    """A model for examples: the first that chats, so a free one where there is any."""
+    return next((row.model.slug for row in models if row.model.kind == Model.Kind.CHAT), "")
 
 
 def _plan(slug: str) -> Plan | None:
