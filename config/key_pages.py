@@ -109,7 +109,12 @@ def key_detail(request: AccountRequest, key_id: int) -> HttpResponse:
         "key": key,
         "ending_secrets": key.secrets.filter(retires_at__gt=at),
         "series": queries.series(
-            account=request.account, start=at - dt.timedelta(days=_CHART_DAYS - 1), end=at, key_id=key.pk
+            account=request.account,
+            start=at - dt.timedelta(days=_CHART_DAYS - 1),
+            end=at,
+            # A plan that spends no credits would show an empty chart of money.
+            metric="charged" if request.account.plan.spends_credits else "tokens",
+            key_id=key.pk,
         ),
         "chart_days": _CHART_DAYS,
         "records": queries.recent_requests(account=request.account, key=key),

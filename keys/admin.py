@@ -36,7 +36,7 @@ class _ReadOnly:
 
 class KeySecretInline(_ReadOnly, _SecretInline):
     model = KeySecret
-    fields = ("start", "end", "created_at", "retires_at")
+    fields = readonly_fields = ("start", "end", "created_at", "retires_at")
     verbose_name_plural = "secrets (only how they begin and end is known)"
 
 

@@ -1,8 +1,11 @@
+from collections.abc import Callable
+
 import pytest
 
 from accounts.models import AuditEvent
 from keys import revoking
 from keys.locking import RevokedKeyError
+from keys.models import ApiKey
 from tests.factories import make_account, make_key, make_user, now
 
 pytestmark = pytest.mark.django_db
@@ -38,7 +41,7 @@ def test_doing_it_twice_changes_nothing_more() -> None:
 
 
 @pytest.mark.parametrize("act", [revoking.disable, revoking.enable])
-def test_a_revoked_key_stays_revoked(act: "type[revoking.enable]") -> None:
+def test_a_revoked_key_stays_revoked(act: Callable[..., ApiKey]) -> None:
     key = make_key().key
     revoking.revoke(key=key, actor=None, at=now())
     with pytest.raises(RevokedKeyError):
