@@ -41,6 +41,7 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._delay_s = 0.0
+        self._log_start = 0
 
     @property
     def pid(self) -> int | None:
@@ -71,6 +72,7 @@ class Child:
         self._end_descendants()
         rotate(self.log)
         with self.log.open("ab") as log:
+            self._log_start = log.tell()
             self._process = subprocess.Popen(
                 tethered(self._command, death_signal=self._death_signal, privileges=self._privileges),
                 cwd=ROOT,
@@ -95,9 +97,11 @@ class Child:
             self._process.wait()
 
     def last_words(self, lines: int = 20) -> str:
-        """The end of its log."""
+        """The end of its log, as far as it was written since the last start."""
         try:
-            text = self.log.read_text(errors="replace")
+            with self.log.open("rb") as log:
+                log.seek(self._log_start)
+                text = log.read().decode(errors="replace")
         except OSError:
             return ""
         return "\n".join(text.splitlines()[-lines:])
