@@ -63,8 +63,9 @@ def buy(request: AccountRequest) -> HttpResponse:
         return render(request, "billing/buy_unavailable.html")
     provider, plan = offered[0], request.account.plan
     if request.method != "POST":
-        presets = _presets()
-        chosen = request.GET.get("credit") or (presets[:2] or [""])[-1]
+        # The second of the usual amounts is where most people end.
+        usual = [str(usd) for usd in _presets()[:2]]
+        chosen = request.GET.get("credit") or (usual[-1] if usual else "")
         return _buy_page(request, BuyForm({"credit": chosen}, plan=plan))
     form = BuyForm(request.POST, plan=plan)
     if not form.is_valid() or form.quote is None:

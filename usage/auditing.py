@@ -128,7 +128,8 @@ _CHECKS = (
         f"""
         SELECT format('account %s, key %s, model %s, %s, %s UTC, %s', account_id, key_id,
             coalesce(nullif(model_id, 0)::text, 'none'), outcome,
-            to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), figure.name), figure.found, figure.expected, figure.is_money
+            to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), figure.name),
+            figure.found, figure.expected, figure.is_money
         FROM ({_HOURS}) AS h FULL JOIN ({_RECORDS}) AS r USING (account_id, key_id, model_id, outcome, hour)
         CROSS JOIN LATERAL (VALUES
             ('requests', h.requests, r.requests, false),
@@ -236,7 +237,7 @@ def audit_ledger(*, at: dt.datetime) -> AuditReport:
         for number, check in enumerate(_CHECKS)
     ]
     rows = " UNION ALL ".join(counts + checks)
-    statement = f"WITH by_account AS ({_BY_ACCOUNT}), charged AS ({_CHARGED}) {rows}"  # noqa: S608
+    statement = f"WITH by_account AS ({_BY_ACCOUNT}), charged AS ({_CHARGED}) {rows}"
     report = AuditReport(at=at, checked={})
     with connection.cursor() as cursor:
         cursor.execute(statement)

@@ -1,0 +1,172 @@
+"""The operator's view of money: everything to read, nothing to edit, credit to grant, accounts to make."""
+
+from io import StringIO
+
+import pytest
+from allauth.account.models import EmailAddress
+from django.apps import apps
+from django.core.management import CommandError, call_command
+from django.test import Client
+from django.urls import reverse
+
+from accounts.models import AuditEvent, Membership, Plan, User
+from billing.models import LedgerTransaction, Wallet
+from tests import factories
+from tests.billing.test_billing_pages import make_topup
+from tests.invariants import check_books
+
+USD = 10**9
+TOKEN = "6b0c6a3e-3f0c-4a8b-9a51-0f3f2d9b8a11"
+
+
+@pytest.fixture
+def operator(db: None) -> Client:
+    client = Client()
+    client.force_login(factories.make_user(is_staff=True, is_superuser=True))
+    return client
+
+
+@pytest.mark.parametrize("model", ["wallet", "topup", "ledgertransaction", "ledgeraccount"])
+def test_money_can_be_read_and_not_edited(operator: Client, model: str) -> None:
+    account = factories.make_account()
+    make_topup(account)
+    listed = operator.get(reverse(f"admin:billing_{model}_changelist"))
+    assert listed.status_code == 200
+    assert account.name in listed.text or model == "ledgeraccount"
+    found = apps.get_model("billing", model)._default_manager.first()
+    assert found is not None
+    address = reverse(f"admin:billing_{model}_change", args=[found.pk])
+    shown = operator.get(address)
+    assert shown.status_code == 200
+    assert 'name="_save"' not in shown.text
+    assert operator.post(address, {"balance_nanousd": "1"}).status_code == 403
+    assert operator.get(reverse(f"admin:billing_{model}_add")).status_code == 403
+    assert operator.get(reverse(f"admin:billing_{model}_delete", args=[found.pk])).status_code == 403
+
+
+def test_money_is_found_by_the_e_mail_of_a_member(operator: Client) -> None:
+    account = factories.make_account(credit="12")
+    factories.make_account(credit="34")
+    for model in ("wallet", "topup", "ledgertransaction", "ledgeraccount"):
+        address = reverse(f"admin:billing_{model}_changelist")
+        assert operator.get(address, {"q": account.members.get().email}).status_code == 200
+    wallets = operator.get(reverse("admin:billing_wallet_changelist"), {"q": account.members.get().email})
+    assert "12.000000000 USD" in wallets.text
+    assert "34.000000000 USD" not in wallets.text
+
+
+def test_a_ledger_transaction_shows_its_postings(operator: Client) -> None:
+    make_topup(factories.make_account())
+    posted = LedgerTransaction.objects.get()
+    page = operator.get(reverse("admin:billing_ledgertransaction_change", args=[posted.pk])).text
+    for amount in ("-25.000000000 USD", "20.000000000 USD", "5.000000000 USD"):
+        assert amount in page
+
+
+def test_credit_is_granted_with_a_reason(operator: Client) -> None:
+    account = factories.make_account()
+    address = reverse("admin:billing_wallet_grant", args=[account.pk])
+    assert "$0.00 available" in operator.get(address).text
+    response = operator.post(
+        address, {"amount": "12.50", "reason": "an apology", "token": TOKEN}, follow=True
+    )
+    assert "12.500000000 USD granted" in response.text
+    assert Wallet.objects.get(account=account).balance_nanousd == 12_500_000_000
+    assert LedgerTransaction.objects.get().description == "an apology"
+    event = AuditEvent.objects.get(action="credit.granted")
+    assert event.actor_id == int(operator.session["_auth_user_id"])
+    check_books(idle=True)
+
+
+def test_a_grant_that_is_sent_twice_is_granted_once(operator: Client) -> None:
+    account = factories.make_account()
+    address = reverse("admin:billing_wallet_grant", args=[account.pk])
+    form = {"amount": "5", "reason": "an apology", "token": TOKEN}
+    assert "granted to" in operator.post(address, form, follow=True).text
+    assert "sent twice" in operator.post(address, form, follow=True).text
+    assert Wallet.objects.get(account=account).balance_nanousd == 5 * USD
+
+
+@pytest.mark.parametrize(
+    ("amount", "reason"), [("0", "x"), ("-5", "x"), ("5", ""), ("1.005", "x"), ("5", "x" * 201)]
+)
+def test_a_grant_that_makes_no_sense_is_refused(operator: Client, amount: str, reason: str) -> None:
+    account = factories.make_account()
+    address = reverse("admin:billing_wallet_grant", args=[account.pk])
+    response = operator.post(address, {"amount": amount, "reason": reason, "token": TOKEN})
+    assert "errorlist" in response.text
+    assert not LedgerTransaction.objects.exists()
+
+
+def test_a_grant_to_nobody_is_not_found(operator: Client) -> None:
+    assert operator.get(reverse("admin:billing_wallet_grant", args=[0])).status_code == 404
+
+
+@pytest.mark.django_db
+def test_only_an_operator_who_may_change_wallets_grants_credit() -> None:
+    account = factories.make_account()
+    address = reverse("admin:billing_wallet_grant", args=[account.pk])
+    assert Client().get(address).status_code == 302
+    owner = Client()
+    owner.force_login(account.members.get())
+    assert owner.post(address, {"amount": "5", "reason": "x", "token": TOKEN}).status_code == 302
+    limited = Client()
+    limited.force_login(factories.make_user(is_staff=True))
+    assert limited.post(address, {"amount": "5", "reason": "x", "token": TOKEN}).status_code == 403
+    assert not LedgerTransaction.objects.exists()
+
+
+@pytest.mark.django_db
+def test_an_account_is_made_for_somebody() -> None:
+    out = StringIO()
+    call_command(
+        "create_account", "Ada@Example.com", "--plan", "pay-as-you-go", "--credit", "12.50", stdout=out
+    )
+    user = User.objects.get(email="ada@example.com")
+    assert not user.has_usable_password()
+    address = EmailAddress.objects.get(user=user)
+    assert (address.email, address.verified, address.primary) == ("ada@example.com", True, True)
+    membership = Membership.objects.get(user=user)
+    assert (membership.role, membership.account.plan.slug) == ("owner", Plan.PAY_AS_YOU_GO)
+    assert Wallet.objects.get(account=membership.account).balance_nanousd == 12_500_000_000
+    assert f"Account {membership.account_id} for ada@example.com on the plan pay-as-you-go." in out.getvalue()
+    assert "Credit: $12.50." in out.getvalue()
+    assert "No password is set" in out.getvalue()
+    assert "does not spend" not in out.getvalue()
+    check_books(idle=True)
+
+
+@pytest.mark.django_db
+def test_an_account_is_made_on_the_basic_plan_without_credit() -> None:
+    out = StringIO()
+    call_command("create_account", "ada@example.com", stdout=out)
+    assert Membership.objects.get().account.plan.slug == Plan.BASIC
+    assert not LedgerTransaction.objects.exists()
+    assert "Credit" not in out.getvalue()
+
+
+@pytest.mark.django_db
+def test_credit_that_the_plan_does_not_spend_is_pointed_out() -> None:
+    out = StringIO()
+    call_command("create_account", "ada@example.com", "--credit", "5", stdout=out)
+    assert "The plan basic does not spend credits" in out.getvalue()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["TAKEN@example.com"], "already has a user"),
+        (["nobody"], "nobody is not an e-mail address"),
+        (["ada@example.com", "--plan", "gold"], "There is no plan gold. There are: basic, pay-as-you-go."),
+        (["ada@example.com", "--credit", "five"], "--credit five"),
+        (["ada@example.com", "--credit=-5"], "--credit -5"),
+        (["ada@example.com", "--credit", "0.001"], "--credit 0.001"),
+        (["ada@example.com", "--credit", "Infinity"], "--credit Infinity"),
+    ],
+)
+def test_an_account_that_cannot_be_made_says_why(arguments: list[str], problem: str) -> None:
+    factories.make_user("taken@example.com")
+    with pytest.raises(CommandError, match=problem):
+        call_command("create_account", *arguments)
+    assert User.objects.count() == 1
