@@ -44,6 +44,9 @@ def listen(host: str, port: int, *, patience_s: float = _PATIENCE_S) -> socket.s
 def _open(listener: socket.socket, address: tuple[object, ...]) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted sockets inherit it. uvicorn takes an inherited socket for a Unix one and does not ask for it itself;
+        # then the body of an answer waits 40 ms for the acknowledgment of its headers.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind(address)
         listener.listen(_BACKLOG)
     except OSError:

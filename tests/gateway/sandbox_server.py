@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,12 +10,13 @@ import urllib.request
 from collections.abc import Iterator
 
 from config.home import ROOT
+from config.listening import listen
 
 
 @contextlib.contextmanager
 def running() -> Iterator[str]:
     """Start it and yield its base URL, ending in /v1."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         command = [sys.executable, "-m", "uvicorn", "gateway.sandbox.app:app", "--fd", str(listener.fileno())]
         process = subprocess.Popen(

@@ -168,6 +168,16 @@ def test_delays_come_before_the_first_byte_and_after_each_event(client: openai.O
     assert time.monotonic() - began >= 0.2
 
 
+def test_an_answer_does_not_wait_for_the_acknowledgment_of_its_headers(client: openai.OpenAI) -> None:
+    chat(client)
+    began = time.monotonic()
+    for _ in range(20):
+        chat(client)
+
+    # 40 ms each, where the socket waits.
+    assert time.monotonic() - began < 20 * 0.03
+
+
 def test_a_failure_carries_the_status_and_code_asked_for(client: openai.OpenAI) -> None:
     with pytest.raises(openai.RateLimitError) as caught:
         chat(client, sandbox={"fail": {"status": 429, "code": "overloaded", "retry_after": 3}})

@@ -32,6 +32,9 @@ Every request is real: it is authorized, counted and charged. The default model 
 azure_llm_code_2023.csv (18,059,974 tokens in, 245,896 out) cost about $2.86 on it. The day's free allowance pays the
 first 200,000 tokens and credits pay the rest, so the account needs credit: `create_account EMAIL --credit 5`.
 The expected cost is asked of the gateway and printed before the first request.
+
+The plan pay-as-you-go serves a key 3,000 requests a minute. That file stays below it up to speed 12; beyond, requests
+are refused, wait and are tried again, which shows in the request log and changes no total of what was served.
 """
 
 
@@ -53,7 +56,9 @@ class Command(BaseCommand):
             help="the API key; `-` reads it from standard input (default: the variable TOLLGATE_KEY). "
             "A key on the command line can be seen by every user of this machine.",
         )
-        parser.add_argument("--speed", type=_positive, required=True, help="60 replays an hour in a minute")
+        parser.add_argument(
+            "--speed", type=_positive, required=True, help="10 replays an hour in six minutes"
+        )
         parser.add_argument(
             "--url",
             default=os.environ.get("TOLLGATE_URL") or _DEFAULT_URL,

@@ -1,0 +1,1 @@
+"""Benchmarks: `./tollgate bench NAME` runs the module of that name."""
