@@ -4,6 +4,7 @@ Plain ASGI on purpose: a request passes no middleware, and what it costs can be 
 """
 
 import asyncio
+import contextlib
 import datetime as dt
 import ipaddress
 import re
@@ -27,6 +28,7 @@ Headers = list[tuple[bytes, bytes]]
 
 BODY_TIMEOUT_S = 30.0
 SLOW_READER_TIMEOUT_S = 30.0
+_LINGER_S = 1.0
 _MAX_CLIENT_REQUEST_ID = 64
 _FAMILY = re.compile(r"[A-Za-z][\w.+-]*(?:/[A-Za-z][\w.+-]*)?")
 
@@ -138,7 +140,22 @@ class Exchange:
 
     async def refuse(self, refusal: Refusal) -> None:
         """Send a refusal in OpenAI's error shape."""
-        await self.answer(refusal.status, orjson.dumps(refusal.as_json()), refusal.headers)
+        body = orjson.dumps(refusal.as_json())
+        if (b"connection", b"close") not in refusal.headers:
+            await self.answer(refusal.status, body, refusal.headers)
+            return
+        # The client is still sending. A connection that is closed on it would take the answer with it.
+        fixed: Headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        await self.start(refusal.status, [*fixed, *refusal.headers])
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_S):
+                while (await self._receive()).get("more_body"):
+                    pass
+        await self._send({"type": "http.response.body", "body": b""})
 
 
 @lru_cache(maxsize=4096)

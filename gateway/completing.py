@@ -11,7 +11,7 @@ from catalog.money import usd_string
 from catalog.serving import Target
 from gateway import authorizing, metering
 from gateway.asgi import ClientGoneError, Exchange, Headers
-from gateway.credentials import RefusedCallerError
+from gateway.credentials import RefusedCaller
 from gateway.errors import (
     Refusal,
     daily_allowance_exhausted,
@@ -21,7 +21,7 @@ from gateway.errors import (
     upstream_error,
     upstream_timeout,
 )
-from gateway.parsing import parse_chat
+from gateway.parsing import Asked, parse_chat
 from gateway.plant import Plant
 from gateway.streaming import relay
 from gateway.walk import Walk
@@ -37,27 +37,34 @@ _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 # What a request that names no limit counts in the minute of tokens until it is known what it wrote.
 _ASSUMED_OUTPUT_TOKENS = 1024
 _POLICY_READS = 3
+# Refusals that rest on the policy, and how often at most a key is read anew for one: who is over a rate asks often.
+_REREAD_FOR_S = {
+    "model_not_allowed": 0.0,
+    "plan_upgrade_required": 0.0,
+    "input_too_long": 0.0,
+    "rate_limit_exceeded": 1.0,
+}
 
 
 async def complete(plant: Plant, exchange: Exchange) -> None:
     """Serve one request. Whatever happens, what was held is settled or released, and the refusal is recorded."""
     try:
         credential = await plant.credentials.authenticate(exchange, endpoint=ENDPOINT)
-    except RefusedCallerError as refused:
-        await refuse(plant, exchange, refused.credential, refused.refusal)
+    except RefusedCaller as refused:
+        await refuse(plant, exchange, refused.credential, refused)
         return
     finished = start_record(exchange, credential, ENDPOINT)
     walk = None
     try:
         walk = await _prepare(plant, exchange, credential, finished)
-        await _admit(walk)
+        walk.admitted = await _admit(walk)
     except Refusal as refusal:
         if walk is not None:
             walk.correct_window(0)
         await refuse(plant, exchange, credential, refusal, finished)
         return
     try:
-        await _serve(walk)
+        await _serve(walk, walk.admitted)
     except Refusal as refusal:
         walk.fail(refusal)
         await walk.settle(None, outcome=UsageRecord.Outcome.FAILED)
@@ -108,9 +115,26 @@ async def refuse(
 async def _prepare(
     plant: Plant, exchange: Exchange, credential: Credential, finished: FinishedRequest
 ) -> Walk:
-    """Read and judge what is asked. Raises Refusal."""
+    """Read and judge what is asked. Raises Refusal; one that rests on the policy, only if that is still so."""
     asked = parse_chat(await exchange.read_body())
     finished.is_streamed = asked.is_streamed
+    try:
+        return await _judge(plant, exchange, credential, finished, asked)
+    except Refusal as refusal:
+        if refusal.code not in _REREAD_FOR_S:
+            raise
+        current = await plant.credentials.reread(
+            exchange, credential, endpoint=ENDPOINT, at_most_every_s=_REREAD_FOR_S[refusal.code]
+        )
+        if current is None:
+            raise
+    return await _judge(plant, exchange, current, finished, asked)
+
+
+async def _judge(
+    plant: Plant, exchange: Exchange, credential: Credential, finished: FinishedRequest, asked: Asked
+) -> Walk:
+    """The model, the size and the minute. Raises Refusal."""
     model = authorizing.judge_model(credential, asked=asked, catalogue=plant.catalogue)
     finished.model_id = model.id
     authorizing.judge_size(credential, asked=asked, model=model)
@@ -127,15 +151,14 @@ async def _prepare(
     return walk
 
 
-async def _admit(walk: Walk) -> None:
+async def _admit(walk: Walk) -> Admitted:
     """Have the teller set aside what the request may cost. Raises Refusal."""
     plant, exchange = walk.plant, walk.exchange
     for _ in range(_POLICY_READS):
         decision = await plant.teller.admit(_admission(walk))
         match decision:
             case Admitted():
-                walk.admitted = decision
-                return
+                return decision
             case CreditsInsufficient():
                 raise insufficient_credits(decision)
             case BudgetReached():
@@ -143,10 +166,7 @@ async def _admit(walk: Walk) -> None:
             case AllowanceExhausted():
                 raise daily_allowance_exhausted(decision, now=timezone.now())
         # The policy has changed since it was read: judge by what holds now.
-        try:
-            walk.credential = await plant.credentials.authenticate(exchange, endpoint=ENDPOINT, is_fresh=True)
-        except RefusedCallerError as refused:
-            raise refused.refusal from None
+        walk.credential = await plant.credentials.authenticate(exchange, endpoint=ENDPOINT, is_fresh=True)
         authorizing.judge_model(walk.credential, asked=walk.asked, catalogue=plant.catalogue)
         authorizing.judge_size(walk.credential, asked=walk.asked, model=walk.model)
     raise temporarily_unavailable("The key's policy is changing too fast, so it")
@@ -173,23 +193,22 @@ def _admission(walk: Walk) -> Admission:
     )
 
 
-async def _serve(walk: Walk) -> None:
+async def _serve(walk: Walk, admitted: Admitted) -> None:
     """Call the upstream and answer. Raises Refusal while nothing has been answered yet."""
-    assert walk.admitted is not None
     target, response = await walk.plant.upstreams.open(
-        walk.model, path=ENDPOINT, asked=walk.asked, output_limit=walk.admitted.output_limit
+        walk.model, path=ENDPOINT, asked=walk.asked, output_limit=admitted.output_limit
     )
     walk.finished.upstream = target.name
     try:
         if walk.asked.is_streamed:
             await relay(walk, response)
         else:
-            await _answer(walk, target, response)
+            await _answer(walk, admitted, target, response)
     finally:
         response.close()
 
 
-async def _answer(walk: Walk, target: Target, response: aiohttp.ClientResponse) -> None:
+async def _answer(walk: Walk, admitted: Admitted, target: Target, response: aiohttp.ClientResponse) -> None:
     """A JSON answer: read whole, metered, settled, and only then passed on as it came."""
     body = await _read(walk, response)
     walk.finished.time_to_first_token_ms = walk.exchange.elapsed_ms
@@ -202,10 +221,9 @@ async def _answer(walk: Walk, target: Target, response: aiohttp.ClientResponse) 
     walk.finished.status = 200
     walk.finished.finish_reason = metering.finish_reason(choices)
     await walk.settle(usage)
-    assert walk.admitted is not None
     cost: Headers = [
         (b"x-tollgate-cost-usd", usd_string(walk.finished.charged_nanousd).encode()),
-        (b"x-tollgate-held-usd", usd_string(walk.admitted.held_nanousd).encode()),
+        (b"x-tollgate-held-usd", usd_string(admitted.held_nanousd).encode()),
         (b"x-tollgate-upstream", target.name.encode()),
     ]
     try:

@@ -40,6 +40,21 @@ def secret_of(exchange: Exchange) -> str:
     return secret
 
 
+class RefusedCaller(Refusal):
+    """The refusal of a key that is known but may not call now: its account sees it in its request log."""
+
+    def __init__(self, credential: Credential, refusal: Refusal) -> None:
+        super().__init__(
+            refusal.status,
+            refusal.type,
+            refusal.code,
+            refusal.message,
+            param=refusal.param,
+            headers=refusal.headers,
+        )
+        self.credential = credential
+
+
 class Credentials:
     """Credentials by digest of their secret. The secret itself is not kept."""
 
@@ -68,8 +83,26 @@ class Credentials:
         try:
             authorizing.judge_caller(credential, exchange=exchange, endpoint=endpoint, at=timezone.now())
         except Refusal as refusal:
-            raise RefusedCallerError(credential, refusal) from None
+            raise RefusedCaller(credential, refusal) from None
         return credential
+
+    async def reread(
+        self, exchange: Exchange, credential: Credential, *, endpoint: str, at_most_every_s: float
+    ) -> Credential | None:
+        """The credential as it is now; None if it is still the same, or was read less than so long ago.
+
+        Raises Refusal where it may not call any more.
+        """
+        (_version, digest), *_ = secrets.digests(secret_of(exchange))
+        kept = self._kept.get(digest)
+        if kept is not None and time.monotonic() - kept[0] < at_most_every_s:
+            return None
+        current = await self.authenticate(exchange, endpoint=endpoint, is_fresh=True)
+        is_same = (current.key_version, current.account_version) == (
+            credential.key_version,
+            credential.account_version,
+        )
+        return None if is_same else current
 
     def _get(self, digest: bytes) -> Credential | None:
         kept = self._kept.get(digest)
@@ -82,12 +115,3 @@ class Credentials:
         self._kept.move_to_end(digest)
         if len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
-
-
-class RefusedCallerError(Exception):
-    """A known key that may not call now: its account sees the refusal in its request log."""
-
-    def __init__(self, credential: Credential, refusal: Refusal) -> None:
-        super().__init__(refusal.code)
-        self.credential = credential
-        self.refusal = refusal

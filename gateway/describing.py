@@ -15,10 +15,10 @@ from accounts.models import Plan
 from billing import budgets
 from billing.models import Budget, LedgerAccount, Posting, Wallet
 from catalog.money import usd_string
+from catalog.pricing import TokenPrice
 from catalog.serving import Servable
 from gateway import authorizing
 from gateway.asgi import Exchange
-from gateway.credentials import RefusedCallerError
 from gateway.errors import INVALID_REQUEST, Refusal, invalid_value, model_not_found
 from gateway.plant import Plant
 from gateway.reading import read
@@ -30,11 +30,8 @@ from usage.models import UsageRecord
 
 async def describe(plant: Plant, exchange: Exchange, endpoint: str, argument: str) -> None:
     """Answer one GET. Raises Refusal."""
-    try:
-        # The policy's list of endpoints concerns what costs something; these only describe.
-        credential = await plant.credentials.authenticate(exchange, endpoint="", is_fresh=True)
-    except RefusedCallerError as refused:
-        raise refused.refusal from None
+    # The policy's list of endpoints concerns what costs something; these only describe.
+    credential = await plant.credentials.authenticate(exchange, endpoint="", is_fresh=True)
     if endpoint == "models":
         document = _models(plant, credential, argument)
     elif endpoint == "key":
@@ -51,21 +48,19 @@ async def describe(plant: Plant, exchange: Exchange, endpoint: str, argument: st
 
 def _models(plant: Plant, credential: Credential, slug: str) -> dict[str, Any]:
     at = timezone.now()
-    callable_ = {
-        model.slug: model
+    described = {
+        model.slug: _model(model, price)
         for model in plant.catalogue.values()
-        if model.targets and model.price_at(at) and authorizing.may_call(credential, model)
+        if model.targets and (price := model.price_at(at)) and authorizing.may_call(credential, model)
     }
     if not slug:
-        return {"object": "list", "data": [_model(model, at) for model in callable_.values()]}
-    if slug not in callable_:
+        return {"object": "list", "data": list(described.values())}
+    if slug not in described:
         raise model_not_found(slug)
-    return _model(callable_[slug], at)
+    return described[slug]
 
 
-def _model(model: Servable, at: dt.datetime) -> dict[str, Any]:
-    price = model.price_at(at)
-    assert price is not None
+def _model(model: Servable, price: TokenPrice) -> dict[str, Any]:
     return {
         "id": model.slug,
         "object": "model",

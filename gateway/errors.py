@@ -19,10 +19,10 @@ API = "api_error"
 _DO_NOT_RETRY = (b"x-should-retry", b"false")
 
 
-class Refusal(Exception):  # noqa: N818 - the contract's own word for it
+class Refusal(Exception):
     """An answer other than success, in OpenAI's error shape. `type` is OpenAI's `error.type`."""
 
-    def __init__(  # noqa: PLR0913 - an error has this many parts
+    def __init__(
         self,
         status: int,
         type: str,  # noqa: A002
@@ -241,8 +241,8 @@ def insufficient_credits(facts: CreditsInsufficient) -> Refusal:
         402,
         QUOTA,
         "insufficient_credits",
-        f"The account has ${usd_string(facts.available_nanousd)} of credit available{held}; this request may cost up to "
-        f"${usd_string(facts.needed_nanousd)}. {way_out} credits on the Billing page.",
+        f"The account has ${usd_string(facts.available_nanousd)} of credit available{held}; this request may cost "
+        f"up to ${usd_string(facts.needed_nanousd)}. {way_out} credits on the Billing page.",
         param="max_tokens" if affordable else None,
         headers=[_DO_NOT_RETRY],
     )
@@ -257,9 +257,9 @@ def key_limit_reached(facts: BudgetReached) -> Refusal:
         402,
         QUOTA,
         "key_limit_reached",
-        f"This key's own limit is ${usd_string(facts.limit_nanousd)}{period}; ${usd_string(facts.spent_nanousd)} is spent "
-        f"and ${usd_string(facts.held_nanousd)} held by running requests.{frees} Raise the limit on the key's page"
-        f"{smaller}.",
+        f"This key's own limit is ${usd_string(facts.limit_nanousd)}{period}; ${usd_string(facts.spent_nanousd)} is "
+        f"spent and ${usd_string(facts.held_nanousd)} held by running requests.{frees} Raise the limit on the key's "
+        f"page{smaller}.",
         param="max_tokens" if affordable else None,
         headers=[_DO_NOT_RETRY],
     )
@@ -273,13 +273,13 @@ def daily_allowance_exhausted(facts: AllowanceExhausted, *, now: dt.datetime) ->
         QUOTA,
         "daily_allowance_exhausted",
         f"The account's daily allowance is used up: {facts.tokens:,} of {facts.tokens_limit:,} tokens{running}, "
-        f"{facts.requests:,} of {facts.requests_limit:,} requests. It frees at {_moment(facts.resets_at)}; with credits "
-        "from the Billing page you can go on at once.",
+        f"{facts.requests:,} of {facts.requests_limit:,} requests. It frees at {_moment(facts.resets_at)}; with "
+        "credits from the Billing page you can go on at once.",
         headers=[*headers, _DO_NOT_RETRY],
     )
 
 
-def rate_limit_exceeded(  # noqa: PLR0913 - the facts of a limit
+def rate_limit_exceeded(
     *, what: str, limit: int, used: int, asked: int, retry_ms: int, headers: Iterable[tuple[bytes, bytes]]
 ) -> Refusal:
     """`what` is `requests` or `tokens`."""

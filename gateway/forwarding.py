@@ -56,7 +56,7 @@ class Upstreams:
         """
         if not model.targets:
             raise temporarily_unavailable(f"The upstream of {model.slug}")
-        refusal: Refusal | None = None
+        refusal = upstream_error(model.slug, "it was not asked")
         for attempt in range(max(_ATTEMPTS, len(model.targets))):
             target = model.targets[attempt % len(model.targets)]
             try:
@@ -75,7 +75,6 @@ class Upstreams:
                 refusal = await _refusal_of(response, model, target)
                 if response.status in _CLIENT_MISTAKES:
                     break
-        assert refusal is not None
         raise refusal
 
     async def _post(self, target: Target, path: str, body: bytes) -> aiohttp.ClientResponse:

@@ -20,9 +20,6 @@ from gateway.windows import Windows
 
 logger = logging.getLogger(__name__)
 
-# How soon a change of a model, a price or an upstream reaches the gateway.
-_CATALOGUE_EVERY_S = 2.0
-
 
 class Plant:
     """Made when the process starts, stopped when it drains. Lives on one event loop."""
@@ -55,7 +52,7 @@ class Plant:
 
     async def _keep_fresh(self) -> None:
         while True:
-            await asyncio.sleep(_CATALOGUE_EVERY_S)
+            await asyncio.sleep(settings.GATEWAY_CATALOGUE_EVERY_S)
             await self._refresh()
 
     async def _refresh(self) -> None:

@@ -135,11 +135,12 @@ class Teller:
             return batch, False
 
     def _process(self, batch: list[_Item]) -> None:
-        if self._connection is None and not self._connect():
+        connection = self._connected()
+        if connection is None:
             self._fail(batch)
             return
         try:
-            decisions = self._transact(batch)
+            decisions = self._transact(connection, batch)
         except psycopg.OperationalError as error:
             self._lose_connection(error)
             self._fail(batch, is_in_doubt=True)
@@ -154,10 +155,9 @@ class Teller:
         else:
             self._loop.call_soon_threadsafe(self._deliver, batch, decisions)
 
-    def _transact(self, batch: list[_Item]) -> list[Decision | None]:
+    @staticmethod
+    def _transact(connection: Connection, batch: list[_Item]) -> list[Decision | None]:
         """One batch, one transaction, two round trips: settlements first, for what they free."""
-        connection = self._connection
-        assert connection is not None
         settling = [item.finished for item in batch if isinstance(item, _Settle)]
         admitting = [item.request for item in batch if isinstance(item, _Admit)]
         with connection.pipeline(), connection.transaction():
@@ -173,34 +173,35 @@ class Teller:
 
     def _keep_up(self) -> None:
         """Beat, and replay the journal, as soon as PostgreSQL is there."""
-        if self._connection is None and not self._connect():
+        connection = self._connected()
+        if connection is None:
             return
         try:
             if time.monotonic() >= self._beat_at:
-                self._beat()
+                self._beat(connection)
             if not self._journal.is_empty:
-                self._replay()
+                self._replay(connection)
         except psycopg.OperationalError as error:
             self._lose_connection(error)
 
-    def _replay(self) -> None:
+    def _replay(self, connection: Connection) -> None:
         """Settle what the journal holds."""
         owed = self._journal.read()
         for start in range(0, len(owed), _BATCH):
             batch: list[_Item] = [_Settle(finished, None) for finished in owed[start : start + _BATCH]]
             try:
-                self._transact(batch)
+                self._transact(connection, batch)
             except psycopg.OperationalError:
                 raise
             except Exception:  # noqa: BLE001 - whatever it is, find the one that cannot be booked and set it apart
                 for item in batch:
-                    self._replay_alone(item)
+                    self._replay_alone(connection, item)
         self._journal.forget(len(owed))
         logger.info("replayed %d settlements from the journal", len(owed))
 
-    def _replay_alone(self, item: _Item) -> None:
+    def _replay_alone(self, connection: Connection, item: _Item) -> None:
         try:
-            self._transact([item])
+            self._transact(connection, [item])
         except psycopg.OperationalError:
             raise
         except Exception:
@@ -208,24 +209,22 @@ class Teller:
             if isinstance(item, _Settle):
                 self._journal.set_apart(item.finished)
 
-    def _beat(self) -> None:
-        assert self._connection is not None
-        with self._connection.transaction():
-            self._connection.execute(_BEAT, (self.process_id,))
-            row = self._connection.execute(_ALIVE).fetchone()
+    def _beat(self, connection: Connection) -> None:
+        with connection.transaction():
+            connection.execute(_BEAT, (self.process_id,))
+            row = connection.execute(_ALIVE).fetchone()
         self.alive_processes = row[0] if row else 1
         self._beat_at = time.monotonic() + _HEARTBEAT_S
 
-    def _connect(self) -> bool:
-        if time.monotonic() < self._connect_after:
-            return False
-        try:
-            self._connection = connect()
-        except psycopg.OperationalError as error:
-            self._lose_connection(error)
-            return False
-        self._beat_at = 0.0
-        return True
+    def _connected(self) -> Connection | None:
+        """Our connection, made anew if it was lost; None while PostgreSQL is away."""
+        if self._connection is None and time.monotonic() >= self._connect_after:
+            try:
+                self._connection = connect()
+                self._beat_at = 0.0
+            except psycopg.OperationalError as error:
+                self._lose_connection(error)
+        return self._connection
 
     def _lose_connection(self, error: Exception) -> None:
         logger.warning("the teller has no database: %s", str(error).strip().split("\n")[0])
@@ -235,7 +234,7 @@ class Teller:
         self._connect_after = time.monotonic() + _RECONNECT_S
 
     def _fail(self, batch: list[_Item], *, is_in_doubt: bool = False) -> None:
-        """The batch was not booked; if `is_in_doubt`, we only did not hear whether it was. Nothing is lost either way."""
+        """The batch was not booked; `is_in_doubt`: we only did not hear whether it was. Nothing is lost either way."""
         for item in batch:
             if isinstance(item, _Settle):
                 self._journal.append(item.finished)
@@ -251,8 +250,7 @@ class Teller:
             if isinstance(item, _Settle):
                 if item.future is not None and not item.future.done():
                     item.future.set_result(None)
-            elif not item.future.done():
-                assert decision is not None
+            elif decision is not None and not item.future.done():
                 item.future.set_result(decision)
             elif isinstance(decision, Admitted):
                 # Whoever asked has been refused meanwhile.

@@ -35,7 +35,7 @@ class Walk:
     is_settled: bool = False
 
     async def settle(self, usage: Usage | None, *, outcome: str = UsageRecord.Outcome.COMPLETED) -> None:
-        """End the request at what it used: committed, or in the journal, when this returns. None: it produced nothing."""
+        """End the request at what it used; None: it produced nothing. Then it is committed, or in the journal."""
         if self.is_settled or self.admitted is None:
             return
         self.is_settled = True

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 _TIMEOUT_S = 0.1
 _PAUSE_S = 1.0
 _MINUTE_S = 60
+_SECOND_MS = 1000
 _NO_LIMIT = -1
 _LOCAL_KEYS = 10_000
 _SCRIPT = (Path(__file__).parent / "window.lua").read_text()
@@ -177,7 +178,7 @@ class LocalMinutes:
 
 def duration(milliseconds: int) -> str:
     """A duration as OpenAI writes it: `12ms`, `1.5s`, `6m0s`."""
-    if milliseconds < 1000:
+    if milliseconds < _SECOND_MS:
         return f"{max(milliseconds, 0)}ms"
     seconds = milliseconds / 1000
     if seconds < _MINUTE_S:

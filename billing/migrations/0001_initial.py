@@ -8,154 +8,362 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('accounts', '0001_initial'),
-        ('keys', '0001_initial'),
+        ("accounts", "0001_initial"),
+        ("keys", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='GatewayProcess',
+            name="GatewayProcess",
             fields=[
-                ('id', models.UUIDField(primary_key=True, serialize=False)),
-                ('started_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('heartbeat_at', models.DateTimeField(default=django.utils.timezone.now)),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                ("started_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("heartbeat_at", models.DateTimeField(default=django.utils.timezone.now)),
             ],
             options={
-                'verbose_name_plural': 'gateway processes',
+                "verbose_name_plural": "gateway processes",
             },
         ),
         migrations.CreateModel(
-            name='LedgerAccount',
+            name="LedgerAccount",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('customer_credits', 'Customer credits'), ('cash_clearing', 'Cash clearing'), ('fee_revenue', 'Fee revenue'), ('usage_revenue', 'Usage revenue'), ('promotions', 'Promotions'), ('platform_loss', 'Platform loss')], max_length=20)),
-                ('provider', models.CharField(blank=True, max_length=20)),
-                ('account', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='ledger_accounts', to='accounts.account')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("customer_credits", "Customer credits"),
+                            ("cash_clearing", "Cash clearing"),
+                            ("fee_revenue", "Fee revenue"),
+                            ("usage_revenue", "Usage revenue"),
+                            ("promotions", "Promotions"),
+                            ("platform_loss", "Platform loss"),
+                        ],
+                        max_length=20,
+                    ),
+                ),
+                ("provider", models.CharField(blank=True, max_length=20)),
+                (
+                    "account",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="ledger_accounts",
+                        to="accounts.account",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='LedgerTransaction',
+            name="LedgerTransaction",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('reference', models.CharField(max_length=120, unique=True)),
-                ('kind', models.CharField(choices=[('topup', 'Top-up'), ('usage', 'Usage'), ('promotion', 'Credit granted'), ('loss', 'Platform loss')], max_length=16)),
-                ('description', models.CharField(max_length=200)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('account', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='ledger_transactions', to='accounts.account')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("reference", models.CharField(max_length=120, unique=True)),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("topup", "Top-up"),
+                            ("usage", "Usage"),
+                            ("promotion", "Credit granted"),
+                            ("loss", "Platform loss"),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                ("description", models.CharField(max_length=200)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "account",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="ledger_transactions",
+                        to="accounts.account",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-id'],
+                "ordering": ["-id"],
             },
         ),
         migrations.CreateModel(
-            name='Posting',
+            name="Posting",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('amount_nanousd', models.BigIntegerField()),
-                ('ledger_account', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='postings', to='billing.ledgeraccount')),
-                ('transaction', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='postings', to='billing.ledgertransaction')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("amount_nanousd", models.BigIntegerField()),
+                (
+                    "ledger_account",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="postings",
+                        to="billing.ledgeraccount",
+                    ),
+                ),
+                (
+                    "transaction",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="postings",
+                        to="billing.ledgertransaction",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='TopUp',
+            name="TopUp",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('provider', models.CharField(max_length=20)),
-                ('provider_reference', models.CharField(max_length=120)),
-                ('credit_nanousd', models.BigIntegerField()),
-                ('fee_nanousd', models.BigIntegerField()),
-                ('total_nanousd', models.BigIntegerField()),
-                ('fee_rate', models.DecimalField(decimal_places=4, max_digits=5)),
-                ('status', models.CharField(choices=[('pending', 'Waiting for payment'), ('paid', 'Paid'), ('canceled', 'Canceled')], default='pending', max_length=16)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('paid_at', models.DateTimeField(blank=True, null=True)),
-                ('account', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='topups', to='accounts.account')),
-                ('created_by', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("provider", models.CharField(max_length=20)),
+                ("provider_reference", models.CharField(max_length=120)),
+                ("credit_nanousd", models.BigIntegerField()),
+                ("fee_nanousd", models.BigIntegerField()),
+                ("total_nanousd", models.BigIntegerField()),
+                ("fee_rate", models.DecimalField(decimal_places=4, max_digits=5)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("pending", "Waiting for payment"),
+                            ("paid", "Paid"),
+                            ("canceled", "Canceled"),
+                        ],
+                        default="pending",
+                        max_length=16,
+                    ),
+                ),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("paid_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "account",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="topups",
+                        to="accounts.account",
+                    ),
+                ),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-id'],
+                "ordering": ["-id"],
             },
         ),
         migrations.CreateModel(
-            name='Wallet',
+            name="Wallet",
             fields=[
-                ('account', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='wallet', serialize=False, to='accounts.account')),
-                ('balance_nanousd', models.BigIntegerField(default=0)),
-                ('held_nanousd', models.BigIntegerField(default=0)),
+                (
+                    "account",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="wallet",
+                        serialize=False,
+                        to="accounts.account",
+                    ),
+                ),
+                ("balance_nanousd", models.BigIntegerField(default=0)),
+                ("held_nanousd", models.BigIntegerField(default=0)),
             ],
             options={
-                'constraints': [models.CheckConstraint(condition=models.Q(('balance_nanousd__gte', 0)), name='wallet_balance_not_negative'), models.CheckConstraint(condition=models.Q(('held_nanousd__gte', 0)), name='wallet_held_not_negative'), models.CheckConstraint(condition=models.Q(('held_nanousd__lte', models.F('balance_nanousd'))), name='wallet_held_within_balance')],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("balance_nanousd__gte", 0)), name="wallet_balance_not_negative"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("held_nanousd__gte", 0)), name="wallet_held_not_negative"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("held_nanousd__lte", models.F("balance_nanousd"))),
+                        name="wallet_held_within_balance",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Budget',
+            name="Budget",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('period', models.CharField(choices=[('total', 'In total'), ('day', 'A day'), ('week', 'A week'), ('month', 'A month')], default='total', max_length=8)),
-                ('limit_nanousd', models.BigIntegerField()),
-                ('spent_nanousd', models.BigIntegerField(default=0, editable=False)),
-                ('held_nanousd', models.BigIntegerField(default=0, editable=False)),
-                ('period_start', models.DateField(editable=False)),
-                ('account', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='budgets', to='accounts.account')),
-                ('key', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='budget', to='keys.apikey')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "period",
+                    models.CharField(
+                        choices=[
+                            ("total", "In total"),
+                            ("day", "A day"),
+                            ("week", "A week"),
+                            ("month", "A month"),
+                        ],
+                        default="total",
+                        max_length=8,
+                    ),
+                ),
+                ("limit_nanousd", models.BigIntegerField()),
+                ("spent_nanousd", models.BigIntegerField(default=0, editable=False)),
+                ("held_nanousd", models.BigIntegerField(default=0, editable=False)),
+                ("period_start", models.DateField(editable=False)),
+                (
+                    "account",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="budgets",
+                        to="accounts.account",
+                    ),
+                ),
+                (
+                    "key",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="budget", to="keys.apikey"
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.CheckConstraint(condition=models.Q(('held_nanousd__gte', 0), ('limit_nanousd__gte', 0), ('spent_nanousd__gte', 0)), name='budget_not_negative')],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("held_nanousd__gte", 0), ("limit_nanousd__gte", 0), ("spent_nanousd__gte", 0)
+                        ),
+                        name="budget_not_negative",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Hold',
+            name="Hold",
             fields=[
-                ('request_id', models.UUIDField(primary_key=True, serialize=False)),
-                ('process_id', models.UUIDField(db_index=True)),
-                ('amount_nanousd', models.BigIntegerField()),
-                ('allowance_day', models.DateField(null=True)),
-                ('allowance_tokens', models.BigIntegerField(default=0)),
-                ('budget_period_start', models.DateField(null=True)),
-                ('request', models.JSONField(default=dict)),
-                ('placed_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('account', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='holds', to='accounts.account')),
-                ('key', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='keys.apikey')),
+                ("request_id", models.UUIDField(primary_key=True, serialize=False)),
+                ("process_id", models.UUIDField(db_index=True)),
+                ("amount_nanousd", models.BigIntegerField()),
+                ("allowance_day", models.DateField(null=True)),
+                ("allowance_tokens", models.BigIntegerField(default=0)),
+                ("budget_period_start", models.DateField(null=True)),
+                ("request", models.JSONField(default=dict)),
+                ("placed_at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "account",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="holds",
+                        to="accounts.account",
+                    ),
+                ),
+                (
+                    "key",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="keys.apikey",
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.CheckConstraint(condition=models.Q(('allowance_tokens__gte', 0), ('amount_nanousd__gte', 0)), name='hold_not_negative')],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("allowance_tokens__gte", 0), ("amount_nanousd__gte", 0)),
+                        name="hold_not_negative",
+                    )
+                ],
             },
         ),
         migrations.AddConstraint(
-            model_name='ledgeraccount',
-            constraint=models.UniqueConstraint(fields=('kind', 'account', 'provider'), name='ledger_account_once', nulls_distinct=False),
+            model_name="ledgeraccount",
+            constraint=models.UniqueConstraint(
+                fields=("kind", "account", "provider"), name="ledger_account_once", nulls_distinct=False
+            ),
         ),
         migrations.AddConstraint(
-            model_name='ledgeraccount',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('account__isnull', False), ('kind', 'customer_credits')), models.Q(models.Q(('kind', 'customer_credits'), _negated=True), ('account', None)), _connector='OR'), name='ledger_account_has_owner_iff_customer_credits'),
+            model_name="ledgeraccount",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("account__isnull", False), ("kind", "customer_credits")),
+                    models.Q(models.Q(("kind", "customer_credits"), _negated=True), ("account", None)),
+                    _connector="OR",
+                ),
+                name="ledger_account_has_owner_iff_customer_credits",
+            ),
         ),
         migrations.AddIndex(
-            model_name='ledgertransaction',
-            index=models.Index(fields=['account', '-id'], name='ledger_by_account'),
+            model_name="ledgertransaction",
+            index=models.Index(fields=["account", "-id"], name="ledger_by_account"),
         ),
         migrations.AddConstraint(
-            model_name='posting',
-            constraint=models.CheckConstraint(condition=models.Q(('amount_nanousd', 0), _negated=True), name='posting_not_zero'),
+            model_name="posting",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("amount_nanousd", 0), _negated=True), name="posting_not_zero"
+            ),
         ),
         migrations.AddIndex(
-            model_name='topup',
-            index=models.Index(fields=['account', '-id'], name='topup_by_account'),
+            model_name="topup",
+            index=models.Index(fields=["account", "-id"], name="topup_by_account"),
         ),
         migrations.AddConstraint(
-            model_name='topup',
-            constraint=models.UniqueConstraint(fields=('provider', 'provider_reference'), name='topup_once_per_payment'),
+            model_name="topup",
+            constraint=models.UniqueConstraint(
+                fields=("provider", "provider_reference"), name="topup_once_per_payment"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='topup',
-            constraint=models.CheckConstraint(condition=models.Q(('credit_nanousd__gt', 0), ('fee_nanousd__gte', 0), ('total_nanousd', django.db.models.expressions.CombinedExpression(models.F('credit_nanousd'), '+', models.F('fee_nanousd')))), name='topup_total_is_credit_and_fee'),
+            model_name="topup",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("credit_nanousd__gt", 0),
+                    ("fee_nanousd__gte", 0),
+                    (
+                        "total_nanousd",
+                        django.db.models.expressions.CombinedExpression(
+                            models.F("credit_nanousd"), "+", models.F("fee_nanousd")
+                        ),
+                    ),
+                ),
+                name="topup_total_is_credit_and_fee",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='topup',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('paid_at__isnull', False), ('status', 'paid')), models.Q(models.Q(('status', 'paid'), _negated=True), ('paid_at', None)), _connector='OR'), name='topup_paid_at_iff_paid'),
+            model_name="topup",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("paid_at__isnull", False), ("status", "paid")),
+                    models.Q(models.Q(("status", "paid"), _negated=True), ("paid_at", None)),
+                    _connector="OR",
+                ),
+                name="topup_paid_at_iff_paid",
+            ),
         ),
     ]

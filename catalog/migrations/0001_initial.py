@@ -6,73 +6,201 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Provider',
+            name="Provider",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('slug', models.SlugField(unique=True)),
-                ('name', models.CharField(max_length=80)),
-                ('base_url', models.URLField(help_text='Of its OpenAI-compatible API, without a trailing slash.')),
-                ('key_env', models.CharField(blank=True, help_text='The environment variable that holds our key to it. The key itself is stored nowhere.', max_length=80, verbose_name='key variable')),
-                ('output_limit_parameter', models.CharField(default='max_tokens', help_text="What it calls the limit of output tokens, where the client names none: OpenAI's newer models know only max_completion_tokens.", max_length=40)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("slug", models.SlugField(unique=True)),
+                ("name", models.CharField(max_length=80)),
+                (
+                    "base_url",
+                    models.URLField(help_text="Of its OpenAI-compatible API, without a trailing slash."),
+                ),
+                (
+                    "key_env",
+                    models.CharField(
+                        blank=True,
+                        help_text="The environment variable that holds our key to it. The key itself is stored nowhere.",
+                        max_length=80,
+                        verbose_name="key variable",
+                    ),
+                ),
+                (
+                    "output_limit_parameter",
+                    models.CharField(
+                        default="max_tokens",
+                        help_text="What it calls the limit of output tokens, where the client names none: OpenAI's newer models know only max_completion_tokens.",
+                        max_length=40,
+                    ),
+                ),
             ],
             options={
-                'ordering': ['name'],
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='Model',
+            name="Model",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('slug', models.CharField(max_length=120, unique=True)),
-                ('name', models.CharField(max_length=120)),
-                ('tier', models.CharField(choices=[('basic', 'Basic'), ('premium', 'Premium')], default='premium', max_length=16)),
-                ('kind', models.CharField(choices=[('chat', 'Chat'), ('embedding', 'Embedding')], default='chat', max_length=16)),
-                ('context_window', models.PositiveIntegerField(help_text='Tokens of input and output together.')),
-                ('max_output_tokens', models.PositiveIntegerField(blank=True, help_text='Empty: it writes no tokens.', null=True)),
-                ('is_enabled', models.BooleanField(default=True, help_text='A disabled model answers 404.', verbose_name='enabled')),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('provider', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='models', to='catalog.provider')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("slug", models.CharField(max_length=120, unique=True)),
+                ("name", models.CharField(max_length=120)),
+                (
+                    "tier",
+                    models.CharField(
+                        choices=[("basic", "Basic"), ("premium", "Premium")], default="premium", max_length=16
+                    ),
+                ),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[("chat", "Chat"), ("embedding", "Embedding")], default="chat", max_length=16
+                    ),
+                ),
+                (
+                    "context_window",
+                    models.PositiveIntegerField(help_text="Tokens of input and output together."),
+                ),
+                (
+                    "max_output_tokens",
+                    models.PositiveIntegerField(
+                        blank=True, help_text="Empty: it writes no tokens.", null=True
+                    ),
+                ),
+                (
+                    "is_enabled",
+                    models.BooleanField(
+                        default=True, help_text="A disabled model answers 404.", verbose_name="enabled"
+                    ),
+                ),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "provider",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="models",
+                        to="catalog.provider",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['slug'],
+                "ordering": ["slug"],
             },
         ),
         migrations.CreateModel(
-            name='Price',
+            name="Price",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('starts_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('input_usd_per_mtok', models.DecimalField(decimal_places=6, max_digits=12, verbose_name='input, USD per million tokens')),
-                ('output_usd_per_mtok', models.DecimalField(decimal_places=6, max_digits=12, verbose_name='output, USD per million tokens')),
-                ('cached_input_usd_per_mtok', models.DecimalField(blank=True, decimal_places=6, help_text='Empty: cached input costs what input costs.', max_digits=12, null=True, verbose_name='cached input, USD per million tokens')),
-                ('model', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='prices', to='catalog.model')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("starts_at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "input_usd_per_mtok",
+                    models.DecimalField(
+                        decimal_places=6, max_digits=12, verbose_name="input, USD per million tokens"
+                    ),
+                ),
+                (
+                    "output_usd_per_mtok",
+                    models.DecimalField(
+                        decimal_places=6, max_digits=12, verbose_name="output, USD per million tokens"
+                    ),
+                ),
+                (
+                    "cached_input_usd_per_mtok",
+                    models.DecimalField(
+                        blank=True,
+                        decimal_places=6,
+                        help_text="Empty: cached input costs what input costs.",
+                        max_digits=12,
+                        null=True,
+                        verbose_name="cached input, USD per million tokens",
+                    ),
+                ),
+                (
+                    "model",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="prices", to="catalog.model"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['model', '-starts_at'],
-                'constraints': [models.UniqueConstraint(fields=('model', 'starts_at'), name='price_once_per_model_and_moment'), models.CheckConstraint(condition=models.Q(('input_usd_per_mtok__gte', 0), ('output_usd_per_mtok__gte', 0), models.Q(('cached_input_usd_per_mtok', None), ('cached_input_usd_per_mtok__gte', 0), _connector='OR')), name='price_not_negative')],
+                "ordering": ["model", "-starts_at"],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("model", "starts_at"), name="price_once_per_model_and_moment"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("input_usd_per_mtok__gte", 0),
+                            ("output_usd_per_mtok__gte", 0),
+                            models.Q(
+                                ("cached_input_usd_per_mtok", None),
+                                ("cached_input_usd_per_mtok__gte", 0),
+                                _connector="OR",
+                            ),
+                        ),
+                        name="price_not_negative",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Upstream',
+            name="Upstream",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('upstream_model', models.CharField(help_text="The model's name at the provider.", max_length=160)),
-                ('position', models.PositiveSmallIntegerField(default=1, help_text='Lower is tried first.')),
-                ('is_enabled', models.BooleanField(default=True, verbose_name='enabled')),
-                ('model', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='upstreams', to='catalog.model')),
-                ('provider', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='upstreams', to='catalog.provider')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "upstream_model",
+                    models.CharField(help_text="The model's name at the provider.", max_length=160),
+                ),
+                ("position", models.PositiveSmallIntegerField(default=1, help_text="Lower is tried first.")),
+                ("is_enabled", models.BooleanField(default=True, verbose_name="enabled")),
+                (
+                    "model",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="upstreams",
+                        to="catalog.model",
+                    ),
+                ),
+                (
+                    "provider",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="upstreams",
+                        to="catalog.provider",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['model', 'position', 'id'],
-                'constraints': [models.UniqueConstraint(fields=('model', 'provider'), name='upstream_once_per_model_and_provider')],
+                "ordering": ["model", "position", "id"],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("model", "provider"), name="upstream_once_per_model_and_provider"
+                    )
+                ],
             },
         ),
     ]

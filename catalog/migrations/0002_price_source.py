@@ -4,15 +4,23 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('catalog', '0001_initial'),
+        ("catalog", "0001_initial"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='price',
-            name='source',
-            field=models.CharField(choices=[('catalogue', 'Shipped with Tollgate'), ('import', 'Imported'), ('operator', 'Operator')], default='operator', editable=False, max_length=10),
+            model_name="price",
+            name="source",
+            field=models.CharField(
+                choices=[
+                    ("catalogue", "Shipped with Tollgate"),
+                    ("import", "Imported"),
+                    ("operator", "Operator"),
+                ],
+                default="operator",
+                editable=False,
+                max_length=10,
+            ),
         ),
     ]

@@ -6,115 +6,319 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('accounts', '0001_initial'),
-        ('catalog', '0001_initial'),
-        ('keys', '0001_initial'),
+        ("accounts", "0001_initial"),
+        ("catalog", "0001_initial"),
+        ("keys", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Anomaly',
+            name="Anomaly",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('hour', models.DateTimeField(help_text='The first hour of the spike.')),
-                ('expected_nanousd', models.BigIntegerField()),
-                ('threshold_nanousd', models.BigIntegerField()),
-                ('observed_nanousd', models.BigIntegerField()),
-                ('detected_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('mailed_at', models.DateTimeField(null=True)),
-                ('acknowledged_at', models.DateTimeField(null=True)),
-                ('account', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='anomalies', to='accounts.account')),
-                ('key', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='anomalies', to='keys.apikey')),
-                ('model', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='catalog.model')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("hour", models.DateTimeField(help_text="The first hour of the spike.")),
+                ("expected_nanousd", models.BigIntegerField()),
+                ("threshold_nanousd", models.BigIntegerField()),
+                ("observed_nanousd", models.BigIntegerField()),
+                ("detected_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("mailed_at", models.DateTimeField(null=True)),
+                ("acknowledged_at", models.DateTimeField(null=True)),
+                (
+                    "account",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="anomalies",
+                        to="accounts.account",
+                    ),
+                ),
+                (
+                    "key",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="anomalies",
+                        to="keys.apikey",
+                    ),
+                ),
+                (
+                    "model",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="catalog.model",
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'anomalies',
-                'ordering': ['-detected_at'],
-                'constraints': [models.UniqueConstraint(fields=('account', 'key', 'hour'), name='anomaly_once', nulls_distinct=False)],
+                "verbose_name_plural": "anomalies",
+                "ordering": ["-detected_at"],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("account", "key", "hour"), name="anomaly_once", nulls_distinct=False
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='DailyAllowance',
+            name="DailyAllowance",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('day', models.DateField()),
-                ('requests', models.IntegerField(default=0)),
-                ('tokens', models.BigIntegerField(default=0)),
-                ('held_tokens', models.BigIntegerField(default=0)),
-                ('share', models.DecimalField(decimal_places=4, default=0, help_text='Of the tighter limit; 1 is all.', max_digits=7)),
-                ('warned_at', models.DateTimeField(help_text='When the e-mail at 80 % was claimed.', null=True)),
-                ('exhausted_at', models.DateTimeField(help_text='When the e-mail at 100 % was claimed.', null=True)),
-                ('account', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='daily_allowances', to='accounts.account')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("day", models.DateField()),
+                ("requests", models.IntegerField(default=0)),
+                ("tokens", models.BigIntegerField(default=0)),
+                ("held_tokens", models.BigIntegerField(default=0)),
+                (
+                    "share",
+                    models.DecimalField(
+                        decimal_places=4, default=0, help_text="Of the tighter limit; 1 is all.", max_digits=7
+                    ),
+                ),
+                (
+                    "warned_at",
+                    models.DateTimeField(help_text="When the e-mail at 80 % was claimed.", null=True),
+                ),
+                (
+                    "exhausted_at",
+                    models.DateTimeField(help_text="When the e-mail at 100 % was claimed.", null=True),
+                ),
+                (
+                    "account",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="daily_allowances",
+                        to="accounts.account",
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('account', 'day'), name='daily_allowance_once'), models.CheckConstraint(condition=models.Q(('held_tokens__gte', 0), ('requests__gte', 0), ('tokens__gte', 0)), name='daily_allowance_not_negative')],
+                "constraints": [
+                    models.UniqueConstraint(fields=("account", "day"), name="daily_allowance_once"),
+                    models.CheckConstraint(
+                        condition=models.Q(("held_tokens__gte", 0), ("requests__gte", 0), ("tokens__gte", 0)),
+                        name="daily_allowance_not_negative",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='HourlyUsage',
+            name="HourlyUsage",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('outcome', models.CharField(choices=[('completed', 'Completed'), ('refused', 'Refused'), ('failed', 'Upstream failed'), ('interrupted', 'Interrupted')], max_length=12)),
-                ('hour', models.DateTimeField()),
-                ('requests', models.BigIntegerField(default=0)),
-                ('input_tokens', models.BigIntegerField(default=0)),
-                ('cached_input_tokens', models.BigIntegerField(default=0)),
-                ('output_tokens', models.BigIntegerField(default=0)),
-                ('cost_nanousd', models.BigIntegerField(default=0)),
-                ('charged_nanousd', models.BigIntegerField(default=0)),
-                ('allowance_tokens', models.BigIntegerField(default=0)),
-                ('posted_nanousd', models.BigIntegerField(default=0)),
-                ('account', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='accounts.account')),
-                ('key', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='keys.apikey')),
-                ('model', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='catalog.model')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "outcome",
+                    models.CharField(
+                        choices=[
+                            ("completed", "Completed"),
+                            ("refused", "Refused"),
+                            ("failed", "Upstream failed"),
+                            ("interrupted", "Interrupted"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("hour", models.DateTimeField()),
+                ("requests", models.BigIntegerField(default=0)),
+                ("input_tokens", models.BigIntegerField(default=0)),
+                ("cached_input_tokens", models.BigIntegerField(default=0)),
+                ("output_tokens", models.BigIntegerField(default=0)),
+                ("cost_nanousd", models.BigIntegerField(default=0)),
+                ("charged_nanousd", models.BigIntegerField(default=0)),
+                ("allowance_tokens", models.BigIntegerField(default=0)),
+                ("posted_nanousd", models.BigIntegerField(default=0)),
+                (
+                    "account",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="accounts.account",
+                    ),
+                ),
+                (
+                    "key",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="keys.apikey",
+                    ),
+                ),
+                (
+                    "model",
+                    models.ForeignKey(
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="catalog.model",
+                    ),
+                ),
             ],
             options={
-                'indexes': [models.Index(condition=models.Q(('posted_nanousd', models.F('charged_nanousd')), _negated=True), fields=['hour'], name='hourly_usage_not_posted')],
-                'constraints': [models.UniqueConstraint(fields=('account', 'hour', 'key', 'model', 'outcome'), name='hourly_usage_once', nulls_distinct=False), models.CheckConstraint(condition=models.Q(('posted_nanousd__gte', 0), ('posted_nanousd__lte', models.F('charged_nanousd'))), name='hourly_usage_posted_within_charged')],
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("posted_nanousd", models.F("charged_nanousd")), _negated=True),
+                        fields=["hour"],
+                        name="hourly_usage_not_posted",
+                    )
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("account", "hour", "key", "model", "outcome"),
+                        name="hourly_usage_once",
+                        nulls_distinct=False,
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("posted_nanousd__gte", 0), ("posted_nanousd__lte", models.F("charged_nanousd"))
+                        ),
+                        name="hourly_usage_posted_within_charged",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='UsageRecord',
+            name="UsageRecord",
             fields=[
-                ('id', models.UUIDField(primary_key=True, serialize=False)),
-                ('upstream', models.CharField(blank=True, help_text="The provider's slug, or `sandbox`.", max_length=60)),
-                ('endpoint', models.CharField(max_length=60)),
-                ('outcome', models.CharField(choices=[('completed', 'Completed'), ('refused', 'Refused'), ('failed', 'Upstream failed'), ('interrupted', 'Interrupted')], max_length=12)),
-                ('status', models.PositiveSmallIntegerField(help_text='The HTTP status that the client got.')),
-                ('error_code', models.CharField(blank=True, max_length=40)),
-                ('error_message', models.CharField(blank=True, help_text='Ours: it says what would unblock it.', max_length=500)),
-                ('is_streamed', models.BooleanField(default=False)),
-                ('is_estimated', models.BooleanField(default=False, help_text='The upstream reported no usage.')),
-                ('finish_reason', models.CharField(blank=True, max_length=30)),
-                ('input_tokens', models.PositiveIntegerField(default=0, help_text='Cached ones included.')),
-                ('cached_input_tokens', models.PositiveIntegerField(default=0)),
-                ('output_tokens', models.PositiveIntegerField(default=0, help_text='Reasoning tokens included.')),
-                ('input_usd_per_mtok', models.DecimalField(decimal_places=6, max_digits=12, null=True)),
-                ('output_usd_per_mtok', models.DecimalField(decimal_places=6, max_digits=12, null=True)),
-                ('cached_input_usd_per_mtok', models.DecimalField(decimal_places=6, max_digits=12, null=True)),
-                ('cost_nanousd', models.BigIntegerField(default=0)),
-                ('charged_nanousd', models.BigIntegerField(default=0)),
-                ('loss_nanousd', models.BigIntegerField(default=0)),
-                ('allowance_tokens', models.PositiveIntegerField(default=0, help_text='Drawn from the daily allowance.')),
-                ('latency_ms', models.PositiveIntegerField(default=0)),
-                ('time_to_first_token_ms', models.PositiveIntegerField(null=True)),
-                ('ip_address', models.GenericIPAddressField(null=True)),
-                ('user_agent', models.CharField(blank=True, help_text='Its family, not the whole header.', max_length=40)),
-                ('client_request_id', models.CharField(blank=True, max_length=64)),
-                ('started_at', models.DateTimeField()),
-                ('ended_at', models.DateTimeField()),
-                ('is_rolled_up', models.BooleanField(default=False, editable=False)),
-                ('account', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='accounts.account')),
-                ('key', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='keys.apikey')),
-                ('model', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='catalog.model')),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                (
+                    "upstream",
+                    models.CharField(
+                        blank=True, help_text="The provider's slug, or `sandbox`.", max_length=60
+                    ),
+                ),
+                ("endpoint", models.CharField(max_length=60)),
+                (
+                    "outcome",
+                    models.CharField(
+                        choices=[
+                            ("completed", "Completed"),
+                            ("refused", "Refused"),
+                            ("failed", "Upstream failed"),
+                            ("interrupted", "Interrupted"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                (
+                    "status",
+                    models.PositiveSmallIntegerField(help_text="The HTTP status that the client got."),
+                ),
+                ("error_code", models.CharField(blank=True, max_length=40)),
+                (
+                    "error_message",
+                    models.CharField(
+                        blank=True, help_text="Ours: it says what would unblock it.", max_length=500
+                    ),
+                ),
+                ("is_streamed", models.BooleanField(default=False)),
+                (
+                    "is_estimated",
+                    models.BooleanField(default=False, help_text="The upstream reported no usage."),
+                ),
+                ("finish_reason", models.CharField(blank=True, max_length=30)),
+                ("input_tokens", models.PositiveIntegerField(default=0, help_text="Cached ones included.")),
+                ("cached_input_tokens", models.PositiveIntegerField(default=0)),
+                (
+                    "output_tokens",
+                    models.PositiveIntegerField(default=0, help_text="Reasoning tokens included."),
+                ),
+                ("input_usd_per_mtok", models.DecimalField(decimal_places=6, max_digits=12, null=True)),
+                ("output_usd_per_mtok", models.DecimalField(decimal_places=6, max_digits=12, null=True)),
+                (
+                    "cached_input_usd_per_mtok",
+                    models.DecimalField(decimal_places=6, max_digits=12, null=True),
+                ),
+                ("cost_nanousd", models.BigIntegerField(default=0)),
+                ("charged_nanousd", models.BigIntegerField(default=0)),
+                ("loss_nanousd", models.BigIntegerField(default=0)),
+                (
+                    "allowance_tokens",
+                    models.PositiveIntegerField(default=0, help_text="Drawn from the daily allowance."),
+                ),
+                ("latency_ms", models.PositiveIntegerField(default=0)),
+                ("time_to_first_token_ms", models.PositiveIntegerField(null=True)),
+                ("ip_address", models.GenericIPAddressField(null=True)),
+                (
+                    "user_agent",
+                    models.CharField(
+                        blank=True, help_text="Its family, not the whole header.", max_length=40
+                    ),
+                ),
+                ("client_request_id", models.CharField(blank=True, max_length=64)),
+                ("started_at", models.DateTimeField()),
+                ("ended_at", models.DateTimeField()),
+                ("is_rolled_up", models.BooleanField(default=False, editable=False)),
+                (
+                    "account",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="accounts.account",
+                    ),
+                ),
+                (
+                    "key",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="keys.apikey",
+                    ),
+                ),
+                (
+                    "model",
+                    models.ForeignKey(
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="catalog.model",
+                    ),
+                ),
             ],
             options={
-                'indexes': [models.Index(fields=['account', '-id'], name='usage_by_account'), models.Index(fields=['key', '-id'], name='usage_by_key'), models.Index(condition=models.Q(('is_rolled_up', False)), fields=['account'], name='usage_not_rolled_up')],
-                'constraints': [models.CheckConstraint(condition=models.Q(('cached_input_tokens__lte', models.F('input_tokens')), ('charged_nanousd__gte', 0), ('cost_nanousd__gte', 0), ('loss_nanousd__gte', 0)), name='usage_amounts_make_sense')],
+                "indexes": [
+                    models.Index(fields=["account", "-id"], name="usage_by_account"),
+                    models.Index(fields=["key", "-id"], name="usage_by_key"),
+                    models.Index(
+                        condition=models.Q(("is_rolled_up", False)),
+                        fields=["account"],
+                        name="usage_not_rolled_up",
+                    ),
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("cached_input_tokens__lte", models.F("input_tokens")),
+                            ("charged_nanousd__gte", 0),
+                            ("cost_nanousd__gte", 0),
+                            ("loss_nanousd__gte", 0),
+                        ),
+                        name="usage_amounts_make_sense",
+                    )
+                ],
             },
         ),
     ]

@@ -4,31 +4,32 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('accounts', '0001_initial'),
-        ('catalog', '0002_price_source'),
-        ('keys', '0001_initial'),
-        ('usage', '0001_initial'),
+        ("accounts", "0001_initial"),
+        ("catalog", "0002_price_source"),
+        ("keys", "0001_initial"),
+        ("usage", "0001_initial"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='anomaly',
-            name='last_hour',
-            field=models.DateTimeField(help_text='The latest hour of the spike; empty: the first was.', null=True),
+            model_name="anomaly",
+            name="last_hour",
+            field=models.DateTimeField(
+                help_text="The latest hour of the spike; empty: the first was.", null=True
+            ),
         ),
         migrations.AddField(
-            model_name='anomaly',
-            name='mail_claimed_at',
+            model_name="anomaly",
+            name="mail_claimed_at",
             field=models.DateTimeField(editable=False, null=True),
         ),
         migrations.AddIndex(
-            model_name='dailyallowance',
-            index=models.Index(fields=['day'], name='daily_allowance_by_day'),
+            model_name="dailyallowance",
+            index=models.Index(fields=["day"], name="daily_allowance_by_day"),
         ),
         migrations.AddIndex(
-            model_name='hourlyusage',
-            index=models.Index(fields=['hour'], name='hourly_usage_by_hour'),
+            model_name="hourlyusage",
+            index=models.Index(fields=["hour"], name="hourly_usage_by_hour"),
         ),
     ]

@@ -1,0 +1,124 @@
+"""Real gateway processes on the test's own database, in front of a real sandbox upstream."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from django.conf import settings
+
+ROOT = Path(__file__).resolve().parents[2]
+_PATIENCE_S = 30.0
+
+
+class GatewayServer:
+    """`uvicorn config.asgi` on one port, as `./tollgate up` starts it, with one or more processes."""
+
+    def __init__(
+        self, *, sandbox_url: str, home: Path, processes: int = 1, env: Mapping[str, str] | None = None
+    ) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._environ = {
+            **os.environ,
+            "DATABASE_URL": database_url(),
+            "SANDBOX_UPSTREAM_URL": sandbox_url,
+            "TOLLGATE_HOME": str(home),
+            "TOLLGATE_PROCESSES": str(processes),
+            **(env or {}),
+        }
+        self._log = (home / "gateway.log").open("ab")
+        self._processes = [self._start() for _ in range(processes)]
+        self.wait_until_ready()
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    @property
+    def url(self) -> str:
+        return f"{self.origin}/v1"
+
+    @property
+    def log(self) -> str:
+        return Path(self._log.name).read_text(errors="replace")
+
+    def kill9(self, index: int = 0) -> None:
+        """End one process the hard way, and start another in its place, as the supervisor does."""
+        self._processes[index].kill()
+        self._processes[index].wait()
+        self._processes[index] = self._start()
+        self.wait_until_ready()
+
+    def terminate(self, index: int = 0) -> None:
+        """Ask one process to stop; it finishes what it serves."""
+        self._processes[index].send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        for process in self._processes:
+            process.send_signal(signal.SIGTERM)
+        for process in self._processes:
+            try:
+                process.wait(timeout=40)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        self._listener.close()
+        self._log.close()
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            with contextlib.suppress(urllib.error.URLError, OSError):
+                if urllib.request.urlopen(f"{self.origin}/health/live", timeout=5).status == 200:
+                    return
+            assert all(process.poll() is None for process in self._processes), self.log[-2000:]
+            assert time.monotonic() < deadline, self.log[-2000:]
+            time.sleep(0.05)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        fd = self._listener.fileno()
+        return subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", "config.asgi:application", "--fd", str(fd), "--loop", "uvloop"]
+            + [
+                "--http",
+                "httptools",
+                "--no-access-log",
+                "--no-proxy-headers",
+                "--timeout-graceful-shutdown",
+                "30",
+            ],
+            cwd=ROOT,
+            env=self._environ,
+            pass_fds=[fd],
+            stdout=self._log,
+            stderr=self._log,
+        )
+
+
+def database_url() -> str:
+    """The address of the database that this test runs on, whatever pytest-django has called it."""
+    database = settings.DATABASES["default"]
+    who = quote(database["USER"], safe="") + (
+        f":{quote(database['PASSWORD'], safe='')}" if database["PASSWORD"] else ""
+    )
+    name = database["NAME"]
+    if database["HOST"].startswith("/"):
+        return f"postgres://{who}@/{quote(database['HOST'])}/{name}"
+    port = f":{database['PORT']}" if database["PORT"] else ""
+    return f"postgres://{who}@{database['HOST']}{port}/{name}"
+
+
+@contextlib.contextmanager
+def running(*, sandbox_url: str, home: Path, processes: int = 1, **env: str) -> Iterator[GatewayServer]:
+    server = GatewayServer(sandbox_url=sandbox_url, home=home, processes=processes, env=env)
+    try:
+        yield server
+    finally:
+        server.stop()

@@ -1,0 +1,422 @@
+"""Every refusal of the contract: its status, type and code, what it holds (nothing), and where the account sees it."""
+
+import datetime as dt
+import json
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+
+from accounts import plans
+from accounts.models import Plan
+from billing import budgets
+from billing.models import Budget, Hold, Wallet
+from catalog.models import Model
+from keys import revoking, rotating
+from keys.secrets import generate
+from tests.factories import make_account, make_key, make_model, now
+from tests.gateway.conftest import Stage, chat
+from usage.models import DailyAllowance, UsageRecord
+
+
+def refused(response: httpx.Response, status: int, code: str, *, type: str, param: str | None = None) -> str:  # noqa: A002
+    """Check the whole shape of a refusal; returns its message."""
+    assert response.status_code == status, response.text
+    assert response.headers["x-request-id"]
+    assert set(response.json()) == {"error"}
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert (error["code"], error["type"], error["param"]) == (code, type, param)
+    assert "tg_" not in response.text
+    return str(error["message"])
+
+
+INVALID = "invalid_request_error"
+PERMISSION = "permission_error"
+QUOTA = "insufficient_quota"
+
+
+def test_a_request_without_a_key_is_told_how_to_send_one(stage: Stage) -> None:
+    response = httpx.post(f"{stage.url}/chat/completions", json={})
+
+    assert "Authorization: Bearer" in refused(response, 401, "missing_api_key", type=INVALID)
+
+
+def test_unknown_and_malformed_keys_look_alike(stage: Stage) -> None:
+    answers = [
+        refused(stage.post(secret, {}), 401, "invalid_api_key", type=INVALID)
+        for secret in (
+            "nonsense",
+            "tg_live_" + "a" * 38,
+            generate(live=True),
+            "sk-proj-123",
+            "tg_live_" + "é" * 38,
+        )
+    ]
+
+    assert len(set(answers)) == 1
+
+
+def test_a_key_works_in_the_x_api_key_header_too(stage: Stage) -> None:
+    issued = make_key()
+
+    response = httpx.get(f"{stage.url}/key", headers={"x-api-key": issued.secret})
+
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("query", ["api_key=x", "key=abc", "q=tg_live_something"])
+def test_a_key_in_the_query_string_is_refused_even_beside_a_good_one(stage: Stage, query: str) -> None:
+    issued = make_key()
+
+    response = stage.get(f"key?{query}", issued.secret)
+
+    refused(response, 400, "api_key_in_query", type=INVALID)
+
+
+def test_a_revoked_key_is_refused_at_once_on_every_endpoint(stage: Stage) -> None:
+    model = stage.model()
+    issued = make_key(stage.account())
+    assert stage.post(issued.secret, chat(model)).status_code == 200
+
+    revoking.revoke(key=issued.key, actor=None, at=now())
+
+    refused(stage.post(issued.secret, chat(model)), 401, "revoked_api_key", type=INVALID)
+    for path in ("models", "key", "credits", "generation?id=x"):
+        refused(stage.get(path, issued.secret), 401, "revoked_api_key", type=INVALID)
+
+
+def test_a_rotated_secret_is_refused_at_once_and_the_new_one_works(stage: Stage) -> None:
+    model = stage.model()
+    issued = make_key(stage.account())
+    assert stage.post(issued.secret, chat(model)).status_code == 200
+
+    fresh = rotating.rotate(key=issued.key, actor=None, at=now())
+
+    refused(stage.post(issued.secret, chat(model)), 401, "revoked_api_key", type=INVALID)
+    assert stage.post(fresh.secret, chat(model)).status_code == 200
+
+
+def test_an_expired_key_is_told_when_it_expired(stage: Stage) -> None:
+    issued = make_key(stage.account(), expires_at=now() + dt.timedelta(milliseconds=1))
+
+    message = refused(stage.post(issued.secret, {}), 401, "expired_api_key", type=INVALID)
+
+    assert "UTC" in message
+
+
+def test_a_disabled_key_works_again_when_it_is_enabled(stage: Stage) -> None:
+    model = stage.model()
+    issued = make_key(stage.account())
+    assert stage.post(issued.secret, chat(model)).status_code == 200
+    revoking.disable(key=issued.key, actor=None, at=now())
+
+    response = stage.post(issued.secret, chat(model))
+
+    refused(response, 403, "key_disabled", type=PERMISSION)
+    assert stage.record(response).error_code == "key_disabled"
+    revoking.enable(key=issued.key, actor=None, at=now())
+    assert stage.post(issued.secret, chat(model)).status_code == 200
+
+
+def test_a_suspended_account_is_refused_at_once(stage: Stage) -> None:
+    model = stage.model()
+    account = stage.account()
+    issued = make_key(account)
+    assert stage.post(issued.secret, chat(model)).status_code == 200
+
+    plans.suspend(account=account, actor=None, reason="a test")
+
+    refused(stage.post(issued.secret, chat(model)), 403, "account_suspended", type=PERMISSION)
+
+
+def test_a_network_that_is_not_allowed_is_named(stage: Stage) -> None:
+    issued = make_key(stage.account(), allowed_networks=["10.0.0.0/8"])
+
+    assert "127.0.0.1" in refused(stage.post(issued.secret, {}), 403, "ip_not_allowed", type=PERMISSION)
+
+
+def test_an_address_that_a_stranger_claims_in_a_header_is_not_believed(stage: Stage) -> None:
+    issued = make_key(stage.account(), allowed_networks=["10.0.0.0/8"])
+
+    response = stage.post(issued.secret, {}, headers={"x-forwarded-for": "10.1.2.3"})
+
+    refused(response, 403, "ip_not_allowed", type=PERMISSION)
+
+
+def test_an_endpoint_that_is_not_allowed_is_refused(stage: Stage) -> None:
+    issued = make_key(stage.account(), allowed_endpoints=["embeddings"])
+
+    refused(stage.post(issued.secret, {}), 403, "endpoint_not_allowed", type=PERMISSION)
+
+
+def test_a_model_that_is_not_allowed_is_refused_and_not_listed(stage: Stage) -> None:
+    model, other = stage.model(), stage.model()
+    issued = make_key(stage.account(), allowed_models=[other.slug])
+
+    refused(stage.post(issued.secret, chat(model)), 403, "model_not_allowed", type=PERMISSION, param="model")
+    assert [listed["id"] for listed in stage.get("models", issued.secret).json()["data"]] == [other.slug]
+    refused(
+        stage.get(f"models/{model.slug}", issued.secret), 404, "model_not_found", type=INVALID, param="model"
+    )
+
+
+def test_a_premium_model_asks_a_basic_account_to_upgrade_and_works_after_that(stage: Stage) -> None:
+    model = stage.model(tier=Model.Tier.PREMIUM)
+    account = stage.account(plan=Plan.BASIC, credit="1")
+    issued = make_key(account)
+
+    response = stage.post(issued.secret, chat(model))
+
+    message = refused(response, 403, "plan_upgrade_required", type=PERMISSION, param="model")
+    assert "Buy credits" in message
+    assert stage.record(response).error_message == message
+    assert model.slug not in stage.get("models", issued.secret).text
+    plans.change_plan(account=account, plan=Plan.objects.get(slug=Plan.PAY_AS_YOU_GO), actor=None)
+    assert stage.post(issued.secret, chat(model)).status_code == 200
+
+
+def test_an_unknown_model_is_not_found(stage: Stage) -> None:
+    issued = make_key(stage.account())
+
+    refused(
+        stage.post(issued.secret, chat("no-such-model")), 404, "model_not_found", type=INVALID, param="model"
+    )
+
+
+def test_a_disabled_model_is_not_found(stage: Stage) -> None:
+    model, marker = stage.model(), make_model(is_enabled=False)
+    issued = make_key(stage.account())
+
+    refused(stage.post(issued.secret, chat(marker)), 404, "model_not_found", type=INVALID, param="model")
+    assert stage.post(issued.secret, chat(model)).status_code == 200
+
+
+BAD_BODIES: list[tuple[bytes, str, str | None]] = [
+    (b"", "invalid_json", None),
+    (b"{", "invalid_json", None),
+    (b"[]", "invalid_json", None),
+    (b'"text"', "invalid_json", None),
+    (b'{"model": NaN}', "invalid_json", None),
+    (b'{"model": "\xff"}', "invalid_json", None),
+    (b'{"model": "\\ud800"}', "invalid_json", None),
+    (b'{"model": "a", "model": "b"}', "invalid_json", None),
+    (b'{"x": ' + b"[" * 5000 + b"]" * 5000 + b"}", "invalid_json", None),
+    (b'{"x": ' + b"[" * 70 + b"]" * 70 + b"}", "invalid_json", None),
+    (b'{"messages": [{"role": "user", "content": "hi"}]}', "invalid_value", "model"),
+    (b'{"model": 5, "messages": [{"role": "user", "content": "hi"}]}', "invalid_value", "model"),
+    (b'{"model": "m"}', "invalid_value", "messages"),
+    (b'{"model": "m", "messages": []}', "invalid_value", "messages"),
+    (b'{"model": "m", "messages": "hi"}', "invalid_value", "messages"),
+    (b'{"model": "m", "messages": ["hi"]}', "invalid_value", "messages[0]"),
+    (b'{"model": "m", "messages": [{"role": "user", "content": 5}]}', "invalid_value", "messages[0].content"),
+]
+BAD_FIELDS: list[tuple[str, Any]] = [
+    ("max_tokens", -1),
+    ("max_tokens", 0),
+    ("max_tokens", 1.5),
+    ("max_tokens", True),
+    ("max_tokens", "5"),
+    ("max_completion_tokens", 10**12),
+    ("n", 0),
+    ("n", 129),
+    ("temperature", -0.1),
+    ("temperature", "hot"),
+    ("top_p", 2),
+    ("stream", "yes"),
+    ("stream_options", []),
+]
+
+
+@pytest.mark.parametrize(("body", "code", "param"), BAD_BODIES)
+def test_a_bad_body_is_refused_before_anything_is_held(
+    stage: Stage, body: bytes, code: str, param: str | None
+) -> None:
+    issued = make_key(stage.account(credit="1"))
+
+    refused(stage.post(issued.secret, body), 400, code, type=INVALID, param=param)
+
+    assert not Hold.objects.exists()
+    assert not DailyAllowance.objects.exists()
+
+
+def test_a_bad_field_is_named(stage: Stage) -> None:
+    issued = make_key(stage.account(credit="1"))
+
+    for name, value in BAD_FIELDS:
+        response = stage.post(issued.secret, chat("any", **{name: value}))
+        refused(response, 400, "invalid_value", type=INVALID, param=name)
+
+
+def test_two_limits_that_differ_are_refused(stage: Stage) -> None:
+    issued = make_key(stage.account(credit="1"))
+
+    response = stage.post(issued.secret, chat("any", max_tokens=5, max_completion_tokens=6))
+
+    refused(response, 400, "invalid_value", type=INVALID, param="max_tokens")
+
+
+def test_input_over_the_plans_characters_is_refused_and_at_the_limit_is_not(stage: Stage) -> None:
+    model = stage.model()
+    issued = make_key(stage.account(plan=Plan.BASIC))
+
+    too_long = stage.post(issued.secret, chat(model, "a" * 200_001))
+    just_right = stage.post(issued.secret, chat(model, "a" * 200_000))
+
+    assert "200,001" in refused(too_long, 400, "input_too_long", type=INVALID, param="messages")
+    assert just_right.status_code == 200
+
+
+def test_more_than_the_models_context_is_refused(stage: Stage) -> None:
+    model = stage.model(context_window=1_000, max_output_tokens=900)
+    issued = make_key(stage.account(credit="1"))
+
+    response = stage.post(issued.secret, chat(model, "a" * 3_000, max_tokens=800))
+
+    refused(response, 400, "context_length_exceeded", type=INVALID, param="messages")
+
+
+def test_more_output_than_the_model_writes_is_refused(stage: Stage) -> None:
+    model = stage.model(max_output_tokens=100)
+    issued = make_key(stage.account(credit="1"))
+
+    refused(
+        stage.post(issued.secret, chat(model, max_tokens=101)),
+        400,
+        "invalid_value",
+        type=INVALID,
+        param="max_tokens",
+    )
+
+
+def test_a_body_that_is_too_large_is_refused_while_it_is_read(stage: Stage) -> None:
+    issued = make_key(stage.account())
+
+    def endless() -> Any:
+        for _ in range(10_000):
+            yield b"x" * 65_536
+
+    response = httpx.post(
+        f"{stage.url}/chat/completions",
+        headers={"authorization": f"Bearer {issued.secret}"},
+        content=endless(),
+        timeout=20,
+    )
+
+    refused(response, 413, "request_too_large", type=INVALID)
+    refused(stage.post(issued.secret, b"x" * (4 * 1024 * 1024 + 1)), 413, "request_too_large", type=INVALID)
+
+
+def test_credit_that_does_not_suffice_names_what_is_affordable_and_that_then_works(stage: Stage) -> None:
+    model = stage.model(tier=Model.Tier.PREMIUM, input_price="5", output_price="25")
+    account = stage.account(credit="0.01")
+    issued = make_key(account)
+
+    response = stage.post(issued.secret, chat(model, max_tokens=5_000))
+
+    message = refused(response, 402, "insufficient_credits", type=QUOTA, param="max_tokens")
+    affordable = int(message.split("max_tokens=")[1].split(",")[0])
+    assert stage.post(issued.secret, chat(model, max_tokens=affordable + 10)).status_code == 402
+    assert stage.post(issued.secret, chat(model, max_tokens=affordable)).status_code == 200
+
+
+def test_no_credit_at_all_is_refused_without_a_limit_to_try(stage: Stage) -> None:
+    model = stage.model(tier=Model.Tier.PREMIUM)
+    issued = make_key(stage.account())
+
+    message = refused(stage.post(issued.secret, chat(model)), 402, "insufficient_credits", type=QUOTA)
+
+    assert "Buy credits on the Billing page" in message
+
+
+def test_a_keys_own_limit_is_a_hard_stop_and_frees_with_its_period(stage: Stage) -> None:
+    model = stage.model(tier=Model.Tier.PREMIUM, input_price="5", output_price="25")
+    issued = make_key(stage.account(credit="10"))
+    budgets.set_key_budget(
+        key=issued.key, period=Budget.Period.DAY, limit_nanousd=3_000_000, actor=None, at=now()
+    )
+    assert (
+        stage.post(issued.secret, chat(model, max_tokens=60, sandbox={"output_tokens": 60})).status_code
+        == 200
+    )
+
+    response = stage.post(issued.secret, chat(model, max_tokens=60))
+
+    message = refused(response, 402, "key_limit_reached", type=QUOTA, param="max_tokens")
+    assert "$0.003000000 a day" in message
+    assert "It frees at" in message
+    Budget.objects.filter(key=issued.key).update(period_start=now().date() - dt.timedelta(days=1))
+    assert stage.post(issued.secret, chat(model, max_tokens=60)).status_code == 200
+    assert Budget.objects.get(key=issued.key).period_start == now().date()
+
+
+def test_unknown_addresses_and_methods_are_told_apart(stage: Stage) -> None:
+    issued = make_key()
+
+    refused(stage.post(issued.secret, {}, path="nothing/here"), 404, "unknown_url", type=INVALID)
+    refused(stage.get("chat/completions", issued.secret), 405, "method_not_allowed", type=INVALID)
+    refused(stage.post(issued.secret, {}, path="models"), 405, "method_not_allowed", type=INVALID)
+
+
+def test_a_receipt_is_only_for_the_account_that_made_the_request(stage: Stage) -> None:
+    model = stage.model()
+    account = stage.account()
+    issued, stranger = make_key(account), make_key(make_account())
+    request_id = stage.post(issued.secret, chat(model)).headers["x-request-id"]
+
+    receipt = stage.get(f"generation?id={request_id}", issued.secret).json()["data"]
+
+    assert (receipt["id"], receipt["model"], receipt["outcome"]) == (request_id, model.slug, "completed")
+    assert receipt["tokens_prompt"] == 3
+    other = stage.get(f"generation?id={request_id}", stranger.secret)
+    refused(other, 404, "generation_not_found", type=INVALID, param="id")
+    refused(stage.get("generation?id=5", issued.secret), 400, "invalid_value", type=INVALID, param="id")
+
+
+def test_a_key_reads_what_it_may_still_do(stage: Stage) -> None:
+    model = stage.model(tier=Model.Tier.PREMIUM, input_price="5", output_price="25")
+    issued = make_key(stage.account(credit="10"), requests_per_minute=7)
+    budgets.set_key_budget(
+        key=issued.key, period=Budget.Period.MONTH, limit_nanousd=2_000_000_000, actor=None, at=now()
+    )
+    stage.post(issued.secret, chat(model, sandbox={"output_tokens": 10}))
+
+    facts = stage.get("key", issued.secret).json()["data"]
+
+    cost = 3 * 5_000 + 10 * 25_000
+    assert facts["limit"] == "2.000000000"
+    assert facts["limit_remaining"] == f"{(2_000_000_000 - cost) / 1e9:.9f}"
+    assert facts["limit_reset"] == "month"
+    assert facts["usage"] == facts["usage_daily"] == facts["usage_monthly"] == f"{cost / 1e9:.9f}"
+    assert facts["rate_limit"]["requests"] == 7
+    assert facts["effective_remaining"] == {"usd": facts["limit_remaining"], "limited_by": "key_limit"}
+    assert facts["is_free_tier"] is False
+    assert issued.secret not in json.dumps(facts)
+
+
+def test_credits_add_up(stage: Stage) -> None:
+    model = stage.model(tier=Model.Tier.PREMIUM, input_price="5", output_price="25")
+    account = stage.account(credit="10")
+    issued = make_key(account)
+    stage.post(issued.secret, chat(model, sandbox={"output_tokens": 10}))
+
+    facts = stage.get("credits", issued.secret).json()["data"]
+
+    assert facts["total_credits"] == "10.000000000"
+    assert facts["total_usage"] == "0.000265000"
+    assert facts["balance"] == facts["available"] == "9.999735000"
+    assert Wallet.objects.get(account=account).balance_nanousd == 9_999_735_000
+
+
+def test_a_refusal_is_in_the_request_log_and_costs_nothing(stage: Stage) -> None:
+    model, other = stage.model(), stage.model()
+    issued = make_key(stage.account(), allowed_models=[other.slug])
+
+    response = stage.post(issued.secret, chat(model), headers={"x-request-id": "mine-1"})
+
+    record = stage.record(response)
+    assert (record.outcome, record.status, record.error_code) == ("refused", 403, "model_not_allowed")
+    assert record.client_request_id == "mine-1"
+    assert response.headers["x-request-id"] != "mine-1"
+    assert "Allow the model on the key's page" in record.error_message
+    assert UsageRecord.objects.filter(key=issued.key).count() == 1

@@ -1,0 +1,122 @@
+"""The sliding minute of a key: exact over processes, in Redis and without it."""
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
+from accounts.models import Plan
+from gateway.windows import LocalMinutes, duration
+from tests.factories import make_key
+from tests.gateway.conftest import Stage, chat
+
+
+def test_of_twenty_parallel_requests_ten_a_minute_are_served(stage: Stage) -> None:
+    model = stage.model()
+    issued = make_key(stage.account(plan=Plan.BASIC))
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: stage.post(issued.secret, chat(model, max_tokens=5)), range(20)))
+
+    assert sorted(answer.status_code for answer in answers) == [200] * 10 + [429] * 10
+    refusal = next(answer for answer in answers if answer.status_code == 429)
+    assert refusal.json()["error"]["type"] == "requests"
+    assert refusal.json()["error"]["code"] == "rate_limit_exceeded"
+    assert refusal.headers["x-ratelimit-limit-requests"] == "10"
+    assert refusal.headers["x-ratelimit-remaining-requests"] == "0"
+    assert 50 <= int(refusal.headers["retry-after"]) <= 61
+    assert int(refusal.headers["retry-after-ms"]) <= 61_000
+
+
+def test_success_counts_down_what_remains(stage: Stage) -> None:
+    model = stage.model()
+    issued = make_key(stage.account(), requests_per_minute=5, tokens_per_minute=10_000)
+
+    first, second = (stage.post(issued.secret, chat(model, max_tokens=100)) for _ in range(2))
+
+    assert [answer.headers["x-ratelimit-remaining-requests"] for answer in (first, second)] == ["4", "3"]
+    assert first.headers["x-ratelimit-remaining-tokens"] == str(10_000 - 105)
+
+
+def test_separate_keys_are_separate_buckets(stage: Stage) -> None:
+    model = stage.model()
+    account = stage.account()
+    one, other = (make_key(account, requests_per_minute=1) for _ in range(2))
+
+    assert stage.post(one.secret, chat(model)).status_code == 200
+    assert stage.post(one.secret, chat(model)).status_code == 429
+    assert stage.post(other.secret, chat(model)).status_code == 200
+
+
+def test_tokens_are_counted_by_estimate_and_corrected_by_what_was_used(stage: Stage) -> None:
+    model = stage.model()
+    issued = make_key(stage.account(), tokens_per_minute=500)
+    body = chat(model, max_tokens=300, sandbox={"output_tokens": 10})
+
+    first = stage.post(issued.secret, body)
+    second = stage.post(issued.secret, body)
+
+    assert (first.status_code, second.status_code) == (200, 200)
+    assert int(first.headers["x-ratelimit-remaining-tokens"]) == 500 - 305
+    assert int(second.headers["x-ratelimit-remaining-tokens"]) == 500 - 13 - 305
+
+
+def test_a_request_that_can_never_fit_is_not_told_to_wait(stage: Stage) -> None:
+    model = stage.model()
+    issued = make_key(stage.account(), tokens_per_minute=500)
+
+    response = stage.post(issued.secret, chat(model, max_tokens=600))
+
+    assert response.json()["error"]["type"] == "tokens"
+    assert "make it smaller" in response.json()["error"]["message"]
+    assert response.headers["x-should-retry"] == "false"
+    assert "retry-after" not in response.headers
+
+
+def test_a_refused_request_leaves_its_tokens_to_others(stage: Stage) -> None:
+    model = stage.model(tier="premium")
+    issued = make_key(stage.account(), tokens_per_minute=500)
+
+    refused = [stage.post(issued.secret, chat(model, max_tokens=400)) for _ in range(3)]
+
+    assert [answer.status_code for answer in refused] == [402, 402, 402]
+
+
+def test_a_process_alone_never_lets_more_through_than_its_share() -> None:
+    minutes = LocalMinutes()
+    shares = {"limits": (10, None), "shares": [5, None]}
+
+    verdicts = [minutes.judge(1, 1_000 + second, 0, **shares).refused for second in range(10)]  # type: ignore[arg-type]
+
+    assert verdicts == [""] * 5 + ["requests"] * 5
+    served = [second for second in range(1_000, 1_200) if not minutes.judge(1, second, 0, **shares).refused]  # type: ignore[arg-type]
+    for start in served:
+        assert len([second for second in served if start <= second < start + 60]) <= 5
+
+
+def test_a_process_alone_says_when_enough_tokens_will_be_free() -> None:
+    minutes = LocalMinutes()
+    for second, tokens in ((0, 40), (10, 40)):
+        minutes.count(1, second, tokens)
+
+    refused = minutes.judge(1, 20, 50, limits=(None, 100), shares=[None, 100])
+
+    assert refused.refused == "tokens"
+    assert refused.retry_ms == (0 + 61 - 20) * 1000
+
+
+def test_minutes_of_many_keys_do_not_pile_up() -> None:
+    minutes = LocalMinutes()
+
+    for key, second in zip(range(30_000), itertools.count(0), strict=False):
+        minutes.count(key, second, 1)
+
+    assert len(minutes._minutes) <= 10_001
+
+
+def test_durations_read_as_openai_writes_them() -> None:
+    assert [duration(ms) for ms in (0, 12, 1_500, 60_000, 359_999)] == [
+        "0ms",
+        "12ms",
+        "1.5s",
+        "1m0s",
+        "5m59s",
+    ]
