@@ -28,13 +28,12 @@ def reported(usage: object) -> Usage | None:
         return None
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"), 0 if cached is None else cached)
-    if not all(
-        isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= _ABSURD for count in counts
-    ):
+    prompt = _count(usage.get("prompt_tokens"))
+    completion = _count(usage.get("completion_tokens"))
+    cached_tokens = 0 if cached is None else _count(cached)
+    if prompt is None or completion is None or cached_tokens is None or cached_tokens > prompt:
         return None
-    prompt, completion, cached_tokens = counts
-    return None if cached_tokens > prompt else Usage(prompt, completion, cached_tokens)
+    return Usage(prompt, completion, cached_tokens)
 
 
 def estimated(*, input_tokens: int, produced_characters: int) -> Usage:
@@ -64,6 +63,12 @@ def finish_reason(choices: object) -> str:
             if isinstance(choice, dict) and isinstance(choice.get("finish_reason"), str):
                 return str(choice["finish_reason"])[:30]
     return ""
+
+
+def _count(value: object) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _ABSURD:
+        return value
+    return None
 
 
 def _characters(value: Any) -> int:

@@ -82,7 +82,10 @@ async def relay(walk: Walk, response: aiohttp.ClientResponse) -> None:
     pieces = _pieces(walk, response)
     passed = b""
     while not passed and not meter.is_done:
-        passed = meter.pass_on(await anext(pieces, None) or _ended(walk), walk.model.slug)
+        try:
+            passed = meter.pass_on(await anext(pieces), walk.model.slug)
+        except StopAsyncIteration:
+            raise _ended(walk) from None
     client = _Client(walk)
     walk.finished.time_to_first_token_ms = walk.exchange.elapsed_ms
     try:
@@ -95,12 +98,12 @@ async def relay(walk: Walk, response: aiohttp.ClientResponse) -> None:
             if client.has_drained_enough():
                 break
         if not meter.is_done and not meter.finish_reason and not client.is_gone:
-            _ended(walk)
+            raise _ended(walk)
     except Refusal as refusal:
         await _break_off(walk, client, meter, refusal)
     except asyncio.CancelledError:
-        refusal = upstream_error(walk.model.slug, "this gateway is shutting down")
-        await asyncio.shield(_break_off(walk, client, meter, refusal))
+        shutdown = upstream_error(walk.model.slug, "this gateway is shutting down")
+        await asyncio.shield(_break_off(walk, client, meter, shutdown))
         raise
     else:
         await _finish(walk, client, meter)
@@ -108,8 +111,8 @@ async def relay(walk: Walk, response: aiohttp.ClientResponse) -> None:
         client.close()
 
 
-def _ended(walk: Walk) -> bytes:
-    raise upstream_error(walk.model.slug, "its stream ended before it was complete")
+def _ended(walk: Walk) -> Refusal:
+    return upstream_error(walk.model.slug, "its stream ended before it was complete")
 
 
 async def _finish(walk: Walk, client: "_Client", meter: _Meter) -> None:

@@ -13,6 +13,6 @@ def _plans(request: pytest.FixtureRequest) -> None:
             request.getfixturevalue("transactional_db")
         else:
             request.getfixturevalue("transactional_db" if "transactional_db" in request.fixturenames else "db")
-        from accounts.plans import seed_plans  # noqa: PLC0415 - settings are loaded by now, not when this module is
+        from accounts.plans import seed_plans
 
         seed_plans()

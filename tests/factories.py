@@ -45,7 +45,7 @@ def make_key(account: Account | None = None, *, name: str = "test key", **policy
     return issuing.issue(account=account, actor=None, name=name, at=now(), **policy)
 
 
-def make_model(  # noqa: PLR0913 - a model has this many facts
+def make_model(
     slug: str = "",
     *,
     tier: str = Model.Tier.BASIC,

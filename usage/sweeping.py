@@ -20,8 +20,9 @@ _BATCH = 500
 # settle from its journal.
 _ORPHANS = """
     SELECT h.request::text FROM billing_hold h LEFT JOIN billing_gatewayprocess p ON p.id = h.process_id
-    WHERE coalesce(p.heartbeat_at, h.placed_at) < now() - %s AND pg_postmaster_start_time() < now() - %s
-    ORDER BY h.request_id LIMIT %s
+    WHERE coalesce(p.heartbeat_at, h.placed_at) < now() - make_interval(secs => %(grace_s)s)
+    AND pg_postmaster_start_time() < now() - make_interval(secs => %(grace_s)s)
+    ORDER BY h.request_id LIMIT %(limit)s
 """
 _FORGET = """
     DELETE FROM billing_gatewayprocess p WHERE p.heartbeat_at < now() - interval '1 hour'
@@ -53,7 +54,7 @@ def sweep(*, at: dt.datetime, grace: dt.timedelta = GRACE) -> int:
 
 def _orphans(grace: dt.timedelta) -> list[FinishedRequest]:
     with connection.cursor() as cursor:
-        cursor.execute(_ORPHANS, (grace, grace, _BATCH))
+        cursor.execute(_ORPHANS, {"grace_s": grace.total_seconds(), "limit": _BATCH})
         return [FinishedRequest.from_json(row[0]) for row in cursor.fetchall()]
 
 

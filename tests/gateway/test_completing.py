@@ -1,5 +1,6 @@
 """A completion through the gateway: what the client gets, what it costs, and what is recorded."""
 
+import datetime as dt
 from decimal import Decimal
 
 import httpx2 as httpx
@@ -274,7 +275,5 @@ def test_a_request_without_a_limit_gets_what_the_wallet_affords(stage: Stage) ->
     assert Wallet.objects.get(account=account).held_nanousd == 0
 
 
-def _today() -> object:
-    import datetime as dt
-
+def _today() -> dt.date:
     return dt.datetime.now(dt.UTC).date()
