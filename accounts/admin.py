@@ -102,6 +102,7 @@ class PlanAdmin(_PlanAdmin):
 class MembershipInline(_NothingToSave, _MembershipInline):
     model = Membership
     fields = ("user", "role", "created_at")
+    readonly_fields = ("created_at",)
     verbose_name_plural = "members"
 
 

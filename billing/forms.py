@@ -71,6 +71,9 @@ class GrantForm(forms.Form):
 
     amount = USDField(label="Amount", min_value=Decimal("0.01"), help_text="In USD, whole cents.")
     reason = forms.CharField(
-        label="Reason", max_length=200, help_text="The account's members read it in their ledger."
+        label="Reason",
+        max_length=200,
+        help_text="The account's members read it in their ledger.",
+        widget=forms.TextInput(attrs={"class": "vTextField"}),
     )
     token = forms.UUIDField(widget=forms.HiddenInput)

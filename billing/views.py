@@ -131,7 +131,7 @@ def returned(request: AccountRequest, topup_id: int) -> HttpResponse:
 @require_safe
 @acting_account_required
 def receipt(request: AccountRequest, topup_id: int) -> HttpResponse:
-    """One top-up, to read and to print."""
+    """One top-up, with everything that an accountant asks."""
     topup = get_object_or_404(
         TopUp.objects.select_related("created_by"), pk=topup_id, account=request.account
     )
@@ -167,7 +167,12 @@ def key_budget(request: AccountRequest, key_id: int) -> HttpResponse:
         form = BudgetForm(initial={"limit": f"{limit_usd:.2f}", "period": budget.period})
     else:
         form = BudgetForm(initial={"period": Budget.Period.MONTH})
-    context = {"key": key, "budget": _counted_now(budget), "form": form}
+    context = {
+        "key": key,
+        "budget": _counted_now(budget),
+        "resets_at": budget and budgets.period_end(period=budget.period, day=timezone.now().date()),
+        "form": form,
+    }
     return render(request, "billing/key_budget.html", context, status=422 if form.errors else 200)
 
 

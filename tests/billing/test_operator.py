@@ -170,3 +170,9 @@ def test_an_account_that_cannot_be_made_says_why(arguments: list[str], problem: 
     with pytest.raises(CommandError, match=problem):
         call_command("create_account", *arguments)
     assert User.objects.count() == 1
+
+
+def test_an_accounts_page_leads_to_granting_it_credit(operator: Client) -> None:
+    account = factories.make_account()
+    page = operator.get(reverse("admin:accounts_account_change", args=[account.pk]))
+    assert f'href="{reverse("admin:billing_wallet_grant", args=[account.pk])}"' in page.text
