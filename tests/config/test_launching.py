@@ -14,15 +14,16 @@ from tests.instance import Instance, installed
 pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("instance")]
 
 
-def test_an_instance_serves_stops_in_order_and_starts_again(instance: Instance) -> None:
-    instance.start()
-    assert f"Tollgate is ready: {instance.url}" in instance.output
-    assert instance.get("/health/ready") == 200
-    assert living_processes(instance.home)
-    assert instance.stop() == 0
-    assert_all_end(instance.home, patience_s=0)
-    assert not (instance.home / "state.json").exists()
-    assert instance.start().get("/health/ready") == 200
+def test_a_new_instance_serves_stops_in_order_and_starts_again() -> None:
+    with installed(is_fresh=True) as instance:
+        instance.start()
+        assert f"Tollgate is ready: {instance.url}" in instance.output
+        assert instance.get("/health/ready") == instance.get("/") == 200
+        assert living_processes(instance.home)
+        assert instance.stop() == 0
+        assert_all_end(instance.home, patience_s=0)
+        assert not (instance.home / "state.json").exists()
+        assert instance.start().get("/health/ready") == 200
 
 
 def test_a_killed_supervisor_leaves_no_process_and_an_immediate_start_works(instance: Instance) -> None:
@@ -57,7 +58,9 @@ def test_no_service_listens_on_a_network(shared_instance: Instance) -> None:
     folder = Path(shared_instance.state.environ["REDIS_URL"].removeprefix("unix://")).parent
     assert folder.stat().st_mode & 0o077 == 0
     pids = {pid for name in ("postgres", "redis") for pid in shared_instance.pids()[name]}
-    listening = {line.split()[9] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if " 0A " in line}
+    listening = {
+        line.split()[9] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if " 0A " in line
+    }
     opened = {
         link.readlink().name.removeprefix("socket:[").rstrip("]")
         for pid in pids
@@ -74,16 +77,16 @@ def test_a_second_instance_on_the_same_home_is_refused_in_one_line(shared_instan
     assert f"already running at {shared_instance.url}" in done.stderr
 
 
-def test_a_port_in_use_is_refused_in_one_line_before_anything_starts(instance: Instance) -> None:
-    with socket.socket() as taken:
+def test_a_port_in_use_is_refused_in_one_line_before_anything_starts() -> None:
+    with socket.socket() as taken, installed(is_fresh=True) as instance:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         done = instance.tollgate("up", "--port", str(port))
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert f"port {port} is in use" in done.stderr
-    assert not (instance.home / "postgres").exists()
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert f"port {port} is in use" in done.stderr
+        assert not (instance.home / "postgres").exists()
 
 
 def test_two_homes_run_side_by_side_even_with_spaces_in_a_path(
@@ -96,7 +99,9 @@ def test_two_homes_run_side_by_side_even_with_spaces_in_a_path(
         other.start()
         assert other.state.port != shared_instance.state.port
         assert other.get("/health/ready") == shared_instance.get("/health/ready") == 200
-        users = other.manage("shell", "-v", "0", "-c", "from django.conf import settings; print(settings.TOLLGATE_HOME)")
+        users = other.manage(
+            "shell", "-v", "0", "-c", "from django.conf import settings; print(settings.TOLLGATE_HOME)"
+        )
         assert users.stdout.strip() == str(home)
     finally:
         other.remove()
@@ -145,12 +150,14 @@ def test_a_database_without_its_secrets_is_refused(instance: Instance) -> None:
     assert "secrets.json is missing beside its database" in done.stderr
 
 
-def test_one_s_own_postgresql_and_redis_replace_the_embedded_ones(instance: Instance) -> None:
-    with installed() as provider:
+def test_one_s_own_postgresql_and_redis_replace_the_embedded_ones() -> None:
+    with installed() as provider, installed(is_fresh=True) as instance:
         provider.start()
         lent = provider.state.environ
         environ = {name: lent[name] for name in ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "KEY_PEPPERS")}
-        instance.start(extra_env={**environ, "HTTPS": "0", "SANDBOX_UPSTREAM_URL": lent["SANDBOX_UPSTREAM_URL"]})
+        instance.start(
+            extra_env={**environ, "HTTPS": "0", "SANDBOX_UPSTREAM_URL": lent["SANDBOX_UPSTREAM_URL"]}
+        )
         assert set(instance.pids()) == {"web", "worker"}
         assert not (instance.home / "secrets.json").exists()
         state = json.loads((instance.home / "state.json").read_text())
