@@ -127,7 +127,7 @@ class CreateForm(PolicyForm):
     environment = forms.ChoiceField(
         choices=ApiKey.Environment.choices,
         initial=ApiKey.Environment.DEVELOPMENT,
-        widget=forms.RadioSelect,
+        widget=forms.RadioSelect(attrs={"class": "form-selectgroup-input"}),
     )
 
 
@@ -189,9 +189,10 @@ def _limit_help(of_plan: int | None) -> str:
 
 
 def _dress(widget: forms.Widget) -> None:
-    if isinstance(widget, forms.CheckboxSelectMultiple | forms.RadioSelect):
-        widget.attrs["class"] = "form-check-input"
+    if isinstance(widget, forms.CheckboxSelectMultiple):
+        dress = "form-check-input"
     elif isinstance(widget, forms.Select):
-        widget.attrs["class"] = "form-select"
+        dress = "form-select"
     else:
-        widget.attrs["class"] = "form-control"
+        dress = "form-control"
+    widget.attrs.setdefault("class", dress)

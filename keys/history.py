@@ -2,6 +2,7 @@
 
 import datetime as dt
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from accounts.models import AuditEvent
 from keys.models import ApiKey
@@ -63,7 +64,8 @@ def _details(event: AuditEvent) -> list[str]:
                 for name, change in detail["changes"].items()
             ]
         case "key.budget_set":
-            return [f"${float(detail['limit_usd']):,.2f}, {detail['period']}"]
+            period = "in total" if detail["period"] == "total" else f"a {detail['period']}"
+            return [f"${Decimal(detail['limit_usd']):,.2f} {period}"]
     return []
 
 

@@ -7,7 +7,7 @@
     const select = (chosen) => {
       for (const tab of tabs) {
         const isChosen = tab === chosen;
-        tab.classList.toggle("active", isChosen);
+        tab.classList.toggle("btn-primary", isChosen);
         tab.setAttribute("aria-selected", String(isChosen));
         tab.tabIndex = isChosen ? 0 : -1;
         panelOf(tab).hidden = !isChosen;

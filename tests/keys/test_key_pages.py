@@ -184,7 +184,7 @@ def test_the_page_of_a_key_shows_policy_requests_and_history(
         "Models: all → a-model",
         f"New secret {rotated.secret[:12]}…{rotated.secret[-4:]}",
         "Spend limit set",
-        "$2.00, total",
+        "$2.00 in total",
         "Spend limit taken away",
         "ada@example.com",
         f"{issued.secret[:12]}…{issued.secret[-4:]}</code> until",
