@@ -29,6 +29,21 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
+def busy_share(seconds: float) -> float:
+    """Of all cores together, the share that anybody at all uses while we sleep for so long."""
+    busy, idle = _machine_times()
+    time.sleep(seconds)
+    busy_after, idle_after = _machine_times()
+    return (busy_after - busy) / max(busy_after - busy + idle_after - idle, 1)
+
+
+def _machine_times() -> tuple[int, int]:
+    user, nice, system, idle, waiting, *others = map(
+        int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    )
+    return user + nice + system + sum(others), idle + waiting
+
+
 @contextlib.contextmanager
 def uvicorn(application: str, *, environ: Mapping[str, str]) -> Iterator[tuple[str, int]]:
     """An ASGI application under the same uvicorn options as Tollgate's own; yields its address and process id."""

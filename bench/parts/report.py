@@ -36,8 +36,9 @@ ratios travel.
 - **Tollgate**: one web process of `./tollgate up` with everything on: key and policy, minute limits in Redis, a hold
   and a settlement in PostgreSQL with durable commits, and a usage record for each request, all from one account.
 
-{pinned} Rounds: {rounds}, the targets in random order within each. A measurement takes {seconds} s after a warm-up; the
-figures are medians over the rounds. A stream has 50 chunks, each a write of its own. Latency is to the last byte.
+{pinned}
+Rounds: {rounds}, the targets in random order within each. A measurement takes {seconds} s after a warm-up; the figures
+are medians over the rounds. A stream has 50 chunks, each a write of its own. Latency is to the last byte.
 
 {machine}
 
@@ -52,9 +53,10 @@ figures are medians over the rounds. A stream has 50 chunks, each a write of its
 {audit}
 """
 _PINNED = (
-    "What is measured runs on one core, the upstream and the load generator on another; PostgreSQL, Redis and the "
+    "What is measured runs on one core, the upstream and the load generator on another; PostgreSQL, Redis and the\n"
     "Celery worker run where the kernel puts them."
 )
+_QUIET = 0.1
 _NOT_PINNED = "There is one core only, which everything shares: the ratios say less than they should."
 
 
@@ -62,13 +64,15 @@ _NOT_PINNED = "There is one core only, which everything shares: the ratios say l
 Round = dict[tuple[str, int, bool], Cell]
 
 
-def write(rounds: Sequence[Round], *, seconds: float, is_pinned: bool, audit: Sequence[str]) -> str:
+def write(
+    rounds: Sequence[Round], *, seconds: float, is_pinned: bool, others_busy: float, audit: Sequence[str]
+) -> str:
     """The whole report as Markdown."""
     facts = {
         "pinned": _PINNED if is_pinned else _NOT_PINNED,
         "rounds": len(rounds),
         "seconds": f"{seconds:g}",
-        "machine": _machine(),
+        "machine": _machine(others_busy),
         "plain": _table(rounds, is_streamed=False),
         "streamed": _table(rounds, is_streamed=True),
         "audit": "\n".join(f"    {line}" for line in audit),
@@ -76,12 +80,21 @@ def write(rounds: Sequence[Round], *, seconds: float, is_pinned: bool, audit: Se
     return _PAGE.format(**facts)
 
 
-def _machine() -> str:
+def _machine(others_busy: float) -> str:
     cores = len(os.sched_getaffinity(0))
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
         f"Machine: {_processor()}, {cores} cores, {memory_gib:.0f} GiB; {platform.system()} {platform.release()}; "
-        f"Python {platform.python_version()}. Date: {dt.datetime.now(dt.UTC):%Y-%m-%d}."
+        f"Python {platform.python_version()}. Date: {dt.datetime.now(dt.UTC):%Y-%m-%d}.{_warning(others_busy)}"
+    )
+
+
+def _warning(others_busy: float) -> str:
+    if others_busy < _QUIET:
+        return ""
+    return (
+        f"\n\n**The machine was not idle**: other work used up to {others_busy:.0%} of it, so the figures are too low and "
+        "the ratios unsteady. Measure again on a quiet machine before you believe them."
     )
 
 

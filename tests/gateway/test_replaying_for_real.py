@@ -9,7 +9,7 @@ import pytest
 
 from tests.instance import Instance
 
-pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("shared_instance")]
+pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("instance")]
 
 _SUMS = """
 import json
@@ -31,7 +31,7 @@ def test_after_a_replay_requests_tokens_and_cost_equal_the_file(
     shared_instance.manage("create_account", email, "--plan", "pay-as-you-go", "--credit", "5", check=True)
     key = shared_instance.manage("issue_key", email, "replay", check=True).stdout.strip()
 
-    # The key in the environment, the address from the running instance.
+    # The address comes from the running instance.
     replayed = shared_instance.manage("replay_trace", str(file), "--key", key, "--speed", "30")
 
     assert replayed.returncode == 0, replayed.stdout + replayed.stderr
