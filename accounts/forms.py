@@ -7,6 +7,7 @@ from allauth.account.forms import ResetPasswordForm as AllauthResetPasswordForm
 from allauth.account.forms import SignupForm as AllauthSignupForm
 from django import forms
 from django.contrib.auth.hashers import make_password
+from django.core.validators import MaxLengthValidator
 from django.db import IntegrityError, transaction
 
 from accounts.models import Account
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 else:
     _AccountForm = forms.ModelForm
 
+_LONGEST_EMAIL = 254
+
 
 class _OurWords:
-    """Labels in the words of the other pages, and no placeholder that repeats one."""
+    """Labels in the words of the other pages, no placeholder that repeats one, and no address too long to keep."""
 
     fields: dict[str, forms.Field]
 
@@ -31,6 +34,8 @@ class _OurWords:
             field.widget.attrs.pop("placeholder", None)
             if name in {"email", "login"}:
                 field.label = "E-mail"
+                # allauth would cut a longer one off, and so write to somebody else.
+                field.validators.append(MaxLengthValidator(_LONGEST_EMAIL))
 
 
 class LoginForm(_OurWords, AllauthLoginForm):

@@ -5,6 +5,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
 
 from accounts.models import User
@@ -13,8 +14,14 @@ from config import navigation
 
 
 def base_url(request: HttpRequest) -> str:
-    """The address people reach us at, without a trailing slash: PUBLIC_URL, or else the request's own host."""
-    return settings.PUBLIC_URL or f"{request.scheme}://{request.get_host()}"
+    """The address people reach us at, without a trailing slash: PUBLIC_URL, or else the request's own host.
+
+    Empty where the host is forged: the page that says so is a page too.
+    """
+    try:
+        return settings.PUBLIC_URL or f"{request.scheme}://{request.get_host()}"
+    except DisallowedHost:
+        return ""
 
 
 def console(request: HttpRequest) -> dict[str, Any]:

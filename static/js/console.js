@@ -44,4 +44,18 @@
     button.setAttribute("aria-pressed", String(shown));
     button.textContent = shown ? "Hide" : "Show";
   });
+
+  // A table that is wider than the screen can be scrolled by keyboard too.
+  function openScrollersToKeys() {
+    for (const box of document.querySelectorAll(".table-responsive, pre")) {
+      if (box.scrollWidth <= box.clientWidth || box.hasAttribute("tabindex")) continue;
+      box.tabIndex = 0;
+      box.setAttribute("role", "group");
+      const heading = box.closest("section, .card")?.querySelector("h2, h3");
+      box.setAttribute("aria-label", heading ? `${heading.textContent.trim()}, scrolls sideways` : "Scrolls sideways");
+    }
+  }
+  openScrollersToKeys();
+  document.addEventListener("htmx:afterSettle", openScrollersToKeys);
+  window.addEventListener("resize", openScrollersToKeys);
 })();
