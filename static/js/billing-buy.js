@@ -44,7 +44,8 @@
     else field.removeAttribute("aria-invalid");
     for (const preset of form.querySelectorAll("[data-credit]")) {
       const isChosen = Number(preset.dataset.credit) * 100 === cents;
-      preset.classList.toggle("active", isChosen);
+      preset.classList.toggle("btn-primary", isChosen);
+      preset.classList.toggle("btn-outline-primary", !isChosen);
       if (isChosen) preset.setAttribute("aria-current", "true");
       else preset.removeAttribute("aria-current");
     }

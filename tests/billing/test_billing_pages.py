@@ -61,8 +61,8 @@ def test_the_page_shows_available_and_held_credit() -> None:
     account = factories.make_account(credit="10")
     Wallet.objects.filter(account=account).update(held_nanousd=3 * USD)
     page = text_of(sign_in(account), "/billing/")
-    assert '<div class="figure-value">$7.00</div>' in page
-    assert '<div class="figure-value">$3.00</div>' in page
+    assert '<div class="figure-value my-1">$7.00</div>' in page
+    assert '<div class="figure-value my-1">$3.00</div>' in page
 
 
 @pytest.mark.django_db
@@ -73,7 +73,7 @@ def test_the_page_counts_what_was_spent_this_month_to_the_last_request() -> None
     rollups.roll_up()
     rows.make_record(account=account, key=key, model=model, at=now, cost_nanousd=4)
     rows.make_record(account=account, key=key, model=model, at=now - dt.timedelta(days=40), cost_nanousd=100)
-    assert '<div class="figure-value">$0.000000007</div>' in text_of(sign_in(account), "/billing/")
+    assert '<div class="figure-value my-1">$0.000000007</div>' in text_of(sign_in(account), "/billing/")
 
 
 @pytest.mark.django_db
