@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,6 +37,7 @@ class Gateway(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.script: list[tuple[int, dict[str, str]]] = []
         self.requests: list[dict[str, Any]] = []
+        self.times_s: list[float] = []
         self.is_free_tier = False
         self.miscounts = False
         self.hangs = threading.Event()
@@ -67,6 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.server.lock:
             self.server.requests.append(body)
+            self.server.times_s.append(time.monotonic())
             status, headers = self.server.script.pop(0) if self.server.script else (200, {})
         self.server.hangs.wait()
         if status != 200:
@@ -192,14 +195,16 @@ def test_a_refusal_for_the_rate_is_waited_out_and_retried(gateway: Gateway) -> N
 
 
 def test_one_refusal_makes_every_worker_wait(gateway: Gateway) -> None:
-    gateway.script = [(429, {"retry-after-ms": "300"})]
+    gateway.script = [(429, {"retry-after-ms": "1000"})]
 
     result = replayed(
-        gateway, [TraceRequest(index / 10, 5, 5) for index in range(20)], speed=1.0, concurrency=4
+        gateway, [TraceRequest(index / 20, 5, 5) for index in range(20)], speed=1.0, concurrency=4
     )
 
     assert result.is_complete
     assert result.refusals_retried == 1
+    refused_at_s = gateway.times_s[0]
+    assert not [at_s for at_s in gateway.times_s if refused_at_s + 0.5 < at_s < refused_at_s + 0.95]
 
 
 def test_a_refusal_that_no_waiting_helps_stops_the_replay(gateway: Gateway) -> None:

@@ -1,9 +1,11 @@
 """The sandbox, called by the official client over a real socket."""
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 import pytest
@@ -156,6 +158,31 @@ def test_a_stream_split_inside_characters_arrives_whole(client: openai.OpenAI, s
 
     assert text_of(chunks) == EMOJI
     assert chat(client, sandbox={"text": EMOJI}).choices[0].message.content == EMOJI
+
+
+def test_a_split_stream_goes_out_in_pieces_of_that_size(base_url: str) -> None:
+    body = json.dumps(
+        {
+            "model": "m",
+            "messages": [{"role": "user", "content": "x"}],
+            "stream": True,
+            "sandbox": {"split_bytes": 7},
+        }
+    )
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    address = urlsplit(base_url)
+    with socket.create_connection((address.hostname or "", address.port or 0)) as connection:
+        connection.sendall((head + body).encode())
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+
+    sizes, rest = [], answer.partition(b"\r\n\r\n")[2]
+    while rest:
+        line, _, rest = rest.partition(b"\r\n")
+        sizes.append(int(line, 16))
+        rest = rest[sizes[-1] + 2 :]
+    # The last two are [DONE] and the end.
+    assert sizes.count(7) > 100
+    assert set(sizes[:-2]) <= set(range(1, 8))
 
 
 def test_delays_come_before_the_first_byte_and_after_each_event(client: openai.OpenAI) -> None:
