@@ -163,7 +163,9 @@ class LocalMinutes:
     ) -> Counted:
         """Count the request within this process's shares of the limits, or refuse it."""
         live = sorted(
-            (old, *entry) for old, entry in self._minutes.get(key_id, {}).items() if second - old <= _MINUTE_S
+            (old, requests, counted)
+            for old, (requests, counted) in self._minutes.get(key_id, {}).items()
+            if second - old <= _MINUTE_S
         )
         used = [sum(entry[1] for entry in live), sum(entry[2] for entry in live)]
         reset_ms = 1000 * max((entry[0] + _MINUTE_S + 1 - second for entry in live), default=_MINUTE_S + 1)

@@ -17,6 +17,8 @@ from tests.invariants import check_books
 from usage.models import UsageRecord
 
 _PATIENCE_S = 10.0
+# One client for all: to make one costs more than many requests.
+HTTP = httpx.Client(limits=httpx.Limits(max_connections=None, max_keepalive_connections=100))
 
 
 @dataclass
@@ -42,7 +44,7 @@ class Stage:
         return factories.make_account(plan=plan, credit=credit)
 
     def get(self, path: str, secret: str) -> httpx.Response:
-        return httpx.get(f"{self.url}/{path}", headers={"authorization": f"Bearer {secret}"}, timeout=10)
+        return HTTP.get(f"{self.url}/{path}", headers={"authorization": f"Bearer {secret}"}, timeout=10)
 
     def post(
         self, secret: str, body: Any = None, *, path: str = "chat/completions", **options: Any
@@ -50,7 +52,7 @@ class Stage:
         """One raw POST; `body` is JSON, or bytes as they are."""
         content = {"content": body} if isinstance(body, bytes) else {"json": body}
         headers = {"authorization": f"Bearer {secret}".encode("latin-1"), **options.pop("headers", {})}
-        return httpx.post(f"{self.url}/{path}", headers=headers, timeout=30, **content, **options)
+        return HTTP.post(f"{self.url}/{path}", headers=headers, timeout=30, **content, **options)
 
     def client(self, secret: str, **options: Any) -> openai.OpenAI:
         """The official client, which does not retry by itself here."""

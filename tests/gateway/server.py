@@ -17,6 +17,9 @@ from django.conf import settings
 
 ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE_S = 30.0
+_OPTIONS = (
+    "--loop uvloop --http httptools --no-access-log --no-proxy-headers --timeout-graceful-shutdown 30".split()
+)
 
 
 class GatewayServer:
@@ -85,15 +88,7 @@ class GatewayServer:
     def _start(self) -> subprocess.Popen[bytes]:
         fd = self._listener.fileno()
         return subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "config.asgi:application", "--fd", str(fd), "--loop", "uvloop"]
-            + [
-                "--http",
-                "httptools",
-                "--no-access-log",
-                "--no-proxy-headers",
-                "--timeout-graceful-shutdown",
-                "30",
-            ],
+            [sys.executable, "-m", "uvicorn", "config.asgi:application", "--fd", str(fd), *_OPTIONS],
             cwd=ROOT,
             env=self._environ,
             pass_fds=[fd],
