@@ -55,7 +55,11 @@ class Totals:
     @property
     def all_requests(self) -> int:
         """Whatever became of them: one usage record each."""
-        return self.requests + self.refused + self.failed + self.interrupted
+        return self.requests + self.not_completed
+
+    @property
+    def not_completed(self) -> int:
+        return self.refused + self.failed + self.interrupted
 
 
 @dataclass(frozen=True, slots=True)

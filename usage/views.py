@@ -35,7 +35,7 @@ def overview(request: AccountRequest) -> HttpResponse:
         "selection": selection,
         "report": report,
         "by_label": dict(DIMENSIONS)[selection.by],
-        "metric_label": dict(METRICS)[report.series.metric],
+        "chart_label": f"{dict(METRICS)[report.series.metric]} by {dict(DIMENSIONS)[selection.by].lower()}",
         "export_query": form.query(),
     }
     return _page_or_fragment(request, "usage/overview.html", "usage/_report.html", context)

@@ -115,6 +115,7 @@
 
   drawAll();
   document.addEventListener("htmx:afterSettle", drawAll);
+  document.addEventListener("htmx:historyRestore", drawAll);
   new MutationObserver(drawAll).observe(document.documentElement, { attributeFilter: ["data-bs-theme"] });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
 })();

@@ -1,5 +1,8 @@
 // The two dates of the usage page matter for custom dates only.
 (() => {
+  // A step back loads the page anew: date fields that a script moves in from another document break Chromium's CSP.
+  if (typeof htmx !== "undefined") htmx.config.refreshOnHistoryMiss = true;
+
   const form = document.querySelector("[data-usage-filters]");
   if (!form) return;
   const range = form.elements.namedItem("range");
