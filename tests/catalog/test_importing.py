@@ -32,7 +32,7 @@ def entry(provider: str = "anthropic", cost: Any = 4e-06, **fields: Any) -> dict
         "input_cost_per_token": cost,
         "output_cost_per_token": 2e-05,
         "max_input_tokens": 100_000,
-        "max_output_tokens": 8_000,
+        "max_output_tokens": 8_000.0,
         **fields,
     }
 
@@ -90,6 +90,26 @@ def test_the_same_model_at_another_provider_keeps_its_price() -> None:
 
 
 @pytest.mark.django_db
+def test_an_entry_without_a_provider_is_skipped() -> None:
+    assert [line.name for line in imported(entries={"gpt-oss-120b": {"mode": "chat"}}).of("skipped")] == [
+        "gpt-oss-120b"
+    ]
+
+
+@pytest.mark.django_db
+def test_a_long_list_is_cut_unless_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "prices.json"
+    file.write_text(json.dumps({f"model-{number}": {"mode": "chat"} for number in range(12)}))
+    short, long = StringIO(), StringIO()
+
+    call_command("import_prices", str(file), stdout=short)
+    call_command("import_prices", str(file), stdout=long, verbosity=2)
+
+    assert "... and 2 more" in short.getvalue()
+    assert "model-11: names no litellm_provider" in long.getvalue()
+
+
+@pytest.mark.django_db
 def test_an_equal_price_adds_no_row() -> None:
     entries = {"gpt-oss-120b": entry("openai", 1.5e-07, output_cost_per_token=6e-07)}
 
@@ -142,9 +162,11 @@ def test_unknown_models_are_only_created_on_request_and_disabled() -> None:
         "openai/dall-e-9": entry("openai", mode="image_generation"),
         "eu/gpt-9": entry("openai"),
         "deepseek/vague": entry("deepseek", max_input_tokens=None),
+        "openai/odd": entry("openai", max_output_tokens="many"),
+        "openai/glm-5": entry("openai"),
     }
 
-    assert len(imported(entries=entries).of("unknown")) == 4
+    assert len(imported(entries=entries).of("unknown")) == 6
     report = imported(entries=entries, create_missing=True)
 
     model = Model.objects.get(slug="claude-next")
@@ -152,7 +174,7 @@ def test_unknown_models_are_only_created_on_request_and_disabled() -> None:
     assert model.upstreams.get().upstream_model == "claude-next"
     assert model.prices.get().figures == (Decimal(4), Decimal(20), None)
     assert [line.name for line in report.of("created")] == ["anthropic/claude-next"]
-    assert len(report.of("skipped")) == 3
+    assert len(report.of("skipped")) == 5
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,12 @@ def test_the_number_of_queries_does_not_grow_with_the_catalogue(
     assert len(slugs(page)) == 16
 
 
+def test_an_operator_without_an_account_may_read_it(client: Client) -> None:
+    client.force_login(make_user(is_staff=True, is_superuser=True))
+
+    assert client.get("/models/").status_code == 200
+
+
 def test_a_stranger_is_sent_to_the_login_page(client: Client) -> None:
     answer = client.get("/models/")
 

@@ -1,7 +1,9 @@
 import datetime as dt
+import io
 from decimal import Decimal
 
 import pytest
+from django.core.management import call_command
 
 from catalog.models import Model, Price, Provider, Upstream
 from catalog.pricing import price_at
@@ -80,3 +82,11 @@ def test_what_an_operator_changed_is_not_overwritten() -> None:
     assert model.prices.count() == 2
     assert not model.upstreams.exists()
     assert Provider.objects.get(slug="zai").base_url == "https://proxy.example/v1"
+
+
+def test_the_command_seeds_and_says_how_much_there_is() -> None:
+    out = io.StringIO()
+    call_command("seed_catalogue", stdout=out)
+    call_command("seed_catalogue", stdout=out, verbosity=0)
+
+    assert out.getvalue() == "catalogue: 16 models\n"
