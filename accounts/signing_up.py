@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from allauth.account.adapter import DefaultAccountAdapter
 from django.db import transaction
+from django.urls import reverse
 from django.utils import timezone
 
 from accounts import auditing
@@ -36,7 +37,14 @@ def open_account(*, user: User, at: dt.datetime, plan: Plan | None = None) -> Ac
 
 
 class AccountAdapter(DefaultAccountAdapter):
-    """Where allauth hands over a new user: the account is opened in the same transaction."""
+    """Where allauth hands over: a new user, whose account is opened in the same transaction, and a sign-in."""
+
+    def get_login_redirect_url(self, request: "HttpRequest") -> str:
+        """The overview; the admin for an operator who has no account to look at."""
+        user = request.user
+        if isinstance(user, User) and user.is_staff and not user.memberships.exists():
+            return reverse("admin:index")
+        return str(super().get_login_redirect_url(request))
 
     def save_user(self, request: "HttpRequest", user: User, form: "Form", commit: bool = True) -> User:  # noqa: FBT001, FBT002
         with transaction.atomic():

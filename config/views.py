@@ -1,5 +1,6 @@
 """Pages that join several apps: the way in, the overview, the docs and the outbox."""
 
+from allauth.account.adapter import get_adapter
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -21,7 +22,7 @@ from usage import queries
 def home(request: HttpRequest) -> HttpResponse:
     """What Tollgate is, for strangers; those who are signed in go to their overview."""
     if request.user.is_authenticated:
-        return redirect("overview")
+        return redirect(get_adapter().get_login_redirect_url(request))
     at = timezone.now()
     models = listing.listed(at=at)
     context = {

@@ -62,3 +62,15 @@ def test_a_user_acts_for_the_account_joined_first(client: Client) -> None:
     client.force_login(first.members.get())
 
     assert client.get("/settings/").context["account"] == first
+
+
+def test_every_entry_of_the_menu_leads_somewhere(client: Client) -> None:
+    operator = factories.make_user(is_staff=True, is_superuser=True)
+    factories.make_account(user=operator)
+    client.force_login(operator)
+
+    entries = client.get("/settings/").context["navigation"]
+
+    assert len(entries) == 9
+    for entry in entries:
+        assert client.get(entry.address).status_code == 200, entry.address

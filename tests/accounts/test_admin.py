@@ -142,3 +142,27 @@ def test_the_audit_trail_cannot_be_changed(client: Client, operator: User) -> No
             == 403
         )
     assert client.get("/admin/accounts/auditevent/add/").status_code == 403
+
+
+def test_no_page_shows_the_secret_of_a_second_factor(client: Client, operator: User) -> None:
+    from allauth.mfa.models import Authenticator
+
+    factor = Authenticator.objects.create(user=operator, type="totp", data={"secret": "JBSWY3DPEHPK3PXP"})
+
+    page = client.get(f"/admin/mfa/authenticator/{factor.pk}/change/")
+
+    assert page.status_code == 200
+    assert b"JBSWY3DPEHPK3PXP" not in page.content
+
+
+def test_an_operator_cannot_rewrite_the_address_of_a_user(client: Client, operator: User) -> None:
+    from allauth.account.models import EmailAddress
+
+    address = EmailAddress.objects.create(user=operator, email=operator.email, primary=True, verified=False)
+
+    client.post(
+        f"/admin/account/emailaddress/{address.pk}/change/", {"email": "mine@example.com", "verified": "on"}
+    )
+
+    address.refresh_from_db()
+    assert (address.email, address.verified) == ("operator@example.com", False)

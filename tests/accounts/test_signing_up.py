@@ -262,3 +262,51 @@ def test_two_sign_ups_with_one_address_at_once_make_one_user() -> None:
     assert sorted(statuses) == [302, 429]
     assert User.objects.count() == 1
     assert Account.objects.count() == 1
+
+
+def test_an_operator_without_an_account_lands_in_the_admin(client: Client) -> None:
+    user = factories.make_user("op@example.com", is_staff=True)
+    EmailAddress.objects.create(user=user, email=user.email, verified=True, primary=True)
+
+    answer = client.post("/accounts/login/", {"login": user.email, "password": "correct horse 9"})
+
+    assert answer["Location"] == "/admin/"
+    assert client.get("/")["Location"] == "/admin/"
+
+
+def test_a_new_address_takes_the_password_and_a_code_and_the_former_one_is_told() -> None:
+    user = known_user()
+    client = Client()
+    client.post("/accounts/login/", {"login": user.email, "password": "correct horse 9"})
+    mail.outbox.clear()
+
+    asked = client.post("/accounts/email/", {"action_add": "", "email": "new@example.com"})
+    assert asked["Location"].startswith("/accounts/reauthenticate/")
+    assert not mail.outbox
+    answer = client.post(asked["Location"], {"password": "correct horse 9"})
+
+    user.refresh_from_db()
+    assert user.email == "ada@example.com"
+    code = CODE.search(str(mail.outbox[-1].body))
+    assert code is not None
+    client.post(answer["Location"], {"code": code.group()})
+    user.refresh_from_db()
+    assert user.email == "new@example.com"
+    told = {(message.to[0], message.subject) for message in mail.outbox}
+    assert ("ada@example.com", "Tollgate: your e-mail address was changed") in told
+
+
+def test_a_changed_password_signs_out_every_other_browser() -> None:
+    user = known_user()
+    here, there = Client(), Client()
+    for client in (here, there):
+        client.post("/accounts/login/", {"login": user.email, "password": "correct horse 9"})
+
+    here.post(
+        "/accounts/password/change/",
+        {"oldpassword": "correct horse 9", "password1": "another long one", "password2": "another long one"},
+    )
+
+    assert here.get("/overview/").status_code == 200
+    assert there.get("/overview/").status_code == 302
+    assert mail.outbox[-1].subject == "Tollgate: your password was changed"
