@@ -57,7 +57,8 @@ def test_an_act_that_fails_leaves_the_token_unused(account: Account) -> None:
     with pytest.raises(RuntimeError):
         one_time.once(session=session, token=token, act=fail)
     assert not ApiKey.objects.exists()
-    assert one_time.once(session=loaded(session.session_key), token=token, act=lambda: make_key(account))
+    issued = one_time.once(session=loaded(session.session_key), token=token, act=lambda: make_key(account))
+    assert ApiKey.objects.get() == issued.key
 
 
 def test_a_session_that_is_gone_knows_no_token(account: Account) -> None:
