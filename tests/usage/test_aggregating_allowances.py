@@ -110,6 +110,18 @@ def test_a_mail_that_the_server_refuses_is_sent_by_the_next_run(monkeypatch: pyt
     assert len(mail.outbox) == 1
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize("tokens", [170_000, 200_000])
+def test_a_worker_that_read_before_another_claimed_claims_nothing(
+    monkeypatch: pytest.MonkeyPatch, tokens: int
+) -> None:
+    drawn = draw(factories.make_account(), tokens=tokens)
+    assert len(allowances.aggregate(at=AT)) == 1
+    monkeypatch.setattr(allowances, "_near", lambda _today: [drawn.pk])
+    monkeypatch.setattr(allowances, "_exhausted", lambda _today: [drawn.pk] if tokens == 200_000 else [])
+    assert allowances.aggregate(at=AT) == []
+
+
 @pytest.mark.django_db(transaction=True)
 def test_two_workers_claim_each_mail_once() -> None:
     for _ in range(6):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import time_machine
 from django.core import mail
-from django.db import connection
+from django.db import connection, transaction
 
 from accounts.models import Account
 from catalog.models import Model
@@ -277,29 +277,50 @@ def test_a_mail_that_the_server_refuses_does_not_keep_the_others_back(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_workers_make_one_anomaly_and_claim_it_once() -> None:
+def test_a_second_worker_waits_for_the_first_and_finds_the_spike_known() -> None:
     account = factories.make_account(credit="500")
     key, model = factories.make_key(account).key, factories.make_model()
     make_history(key, model)
     spend(key, model, usd=10)
-    barrier = threading.Barrier(4)
-    found: list[Anomaly] = []
-    claimed: list[Anomaly | None] = []
+    answers: list[list[Anomaly]] = []
 
-    def work() -> None:
-        barrier.wait()
-        found.extend(anomalies.detect(at=AT))
-        barrier.wait()
-        claimed.append(anomalies.claim_mail(at=AT))
+    def other_worker() -> None:
+        answers.append(anomalies.detect(at=AT))
         connection.close()
 
-    workers = [threading.Thread(target=work) for _ in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(timeout=20)
-    assert len(found) == Anomaly.objects.count() == 1
-    assert [anomaly for anomaly in claimed if anomaly] == found
+    with transaction.atomic():
+        # The first has written the spike and not committed it yet.
+        assert len(anomalies.detect(at=AT)) == 1
+        other = threading.Thread(target=other_worker)
+        other.start()
+        other.join(timeout=0.5)
+        assert other.is_alive()
+    other.join(timeout=10)
+    assert answers == [[]]
+    assert Anomaly.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_workers_lease_a_mail_once() -> None:
+    account = factories.make_account()
+    known = Anomaly.objects.create(
+        account=account, hour=HOUR, expected_nanousd=1, threshold_nanousd=2, observed_nanousd=3
+    )
+    answers: list[Anomaly | None] = []
+
+    def other_worker() -> None:
+        answers.append(anomalies.claim_mail(at=AT))
+        connection.close()
+
+    with transaction.atomic():
+        # The first has leased it and not committed yet: the other still sees it free, and waits for its row.
+        assert anomalies.claim_mail(at=AT) == known
+        other = threading.Thread(target=other_worker)
+        other.start()
+        other.join(timeout=0.5)
+        assert other.is_alive()
+    other.join(timeout=10)
+    assert answers == [None]
 
 
 @pytest.mark.parametrize(

@@ -154,3 +154,34 @@ def test_a_roll_up_that_comes_in_between_is_posted_by_the_next_run(monkeypatch: 
     assert posting.post_hours(at=LATER) == 1
     assert not HourlyUsage.objects.filter(posted_nanousd=0).exists()
     assert_wallet_is_ledger_less_unposted(account)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_roll_up_into_the_very_row_waits_until_it_is_posted(monkeypatch: pytest.MonkeyPatch) -> None:
+    account = factories.make_account(credit="1")
+    key, model = factories.make_key(account).key, factories.make_model()
+    make_record(account=account, key=key, model=model, at=HOUR)
+    rollups.roll_up()
+    make_record(account=account, key=key, model=model, at=HOUR)
+    real_post = ledger.post
+
+    def roll_up() -> None:
+        rollups.roll_up()
+        connection.close()
+
+    other = threading.Thread(target=roll_up)
+
+    def post_while_it_is_rolled_up(**movement: Any) -> None:
+        # Between the sum and the update that marks it posted.
+        other.start()
+        other.join(timeout=0.5)
+        real_post(**movement)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "post", post_while_it_is_rolled_up)
+        assert posting.post_hours(at=LATER) == 1
+    other.join(timeout=10)
+    assert_wallet_is_ledger_less_unposted(account)
+    assert unposted(account) == 1_000_000
+    assert posting.post_hours(at=LATER) == 1
+    assert unposted(account) == 0
