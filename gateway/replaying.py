@@ -24,6 +24,7 @@ _MOST_TOKENS = 10_000_000
 # A request refused for its rate waits and tries again, this often; a minute's limit frees at least once a minute.
 _MOST_ATTEMPTS = 60
 _LONGEST_WAIT_S = 120.0
+_RECONNECT_S = 1.0
 _PROGRESS_EVERY_S = 0.25
 # Below what servers use: a connection that the server is about to close is not sent a request.
 _KEEP_ALIVE_S = 2.0
@@ -148,10 +149,10 @@ def _read_count(text: str, name: str, line: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What a replay will take. `cost_usd` is the list price; `available_usd` is None where the gateway does not say."""
+    """What a replay will take, at list price, and what there is to pay it with."""
 
     cost_usd: Decimal
-    available_usd: Decimal | None
+    available_usd: Decimal
     is_free_tier: bool
 
 
@@ -251,24 +252,22 @@ class _Run:
 
     async def _see_through(self, request: TraceRequest) -> None:
         body = self._body(request)
-        for attempt in range(_MOST_ATTEMPTS):
+        for _attempt in range(_MOST_ATTEMPTS):
             # One refusal speaks for all: without this, every worker would be refused in turn, and count as a request.
             while (wait_s := self._resume_at_s - self.elapsed_s) > 0:  # noqa: ASYNC110 - it may move while we sleep
                 await asyncio.sleep(wait_s)
             try:
                 wait_or_none = await self._attempt(request, body)
-            except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError) as error:
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
                 # Nothing was sent: the gateway may be restarting.
-                if attempt + 1 == _MOST_ATTEMPTS:
-                    return self._fail(f"cannot connect: {error}")
-                wait_or_none = 1.0
+                wait_or_none = _RECONNECT_S
             except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                 return self._fail(f"no whole answer: {type(error).__name__}")
             if wait_or_none is None:
                 return None
             self._state.refusals_retried += 1
             self._resume_at_s = max(self._resume_at_s, self.elapsed_s + wait_or_none)
-        return self._fail(f"refused {_MOST_ATTEMPTS} times")
+        return self._fail(f"refused or not reached {_MOST_ATTEMPTS} times")
 
     def _body(self, request: TraceRequest) -> bytes:
         prompt = "a " * request.context_tokens

@@ -28,17 +28,14 @@ class Connection:
 
     async def body(self) -> bytes:
         """All of the request's body. Raises ClientLeft."""
-        message = await self._receive()
-        if message["type"] == "http.request" and not message.get("more_body"):
-            return bytes(message.get("body", b""))
         parts = []
         while True:
+            message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientLeft
             parts.append(message.get("body", b""))
             if not message.get("more_body"):
                 return b"".join(parts)
-            message = await self._receive()
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})

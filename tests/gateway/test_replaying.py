@@ -17,8 +17,11 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.core.management.base import OutputWrapper
 
 from config.home import ROOT
+from gateway import replaying
+from gateway.management.commands.replay_trace import _Progress
 from gateway.replaying import BadTrace, Replay, Target, TraceRequest, read_trace, replay
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
@@ -72,8 +75,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.times_s.append(time.monotonic())
             status, headers = self.server.script.pop(0) if self.server.script else (200, {})
         self.server.hangs.wait()
+        if status == 0:
+            self.close_connection = True
+            return
         if status != 200:
-            self._answer(status, _error("Slow down."), headers)
+            plain = headers.pop("x-plain", None)
+            self._answer(status, _error("Slow down.") if plain is None else plain, headers)
             return
         words = sum(len(message["content"].split()) for message in body["messages"])
         usage = {
@@ -83,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, {"choices": [], "usage": usage}, {"x-tollgate-cost-usd": "0.000001500"})
 
     def _answer(self, status: int, document: Any, headers: dict[str, str] | None = None) -> None:
-        body = json.dumps(document).encode()
+        body = document.encode() if isinstance(document, str) else json.dumps(document).encode()
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
@@ -156,6 +163,7 @@ def test_a_trace_out_of_order_is_replayed_in_order() -> None:
         (TRACE + "2023-11-16 18:18:00,-1,1\n", "line 5: ContextTokens"),
         (TRACE + "2023-11-16 18:18:00,1,1.5\n", "line 5: GeneratedTokens"),
         (TRACE + "2023-11-16 18:18:00,1," + "9" * 5000, "line 5: GeneratedTokens"),
+        (TRACE + "x" * 200_000 + ",1,1\n", "after line 5: field larger"),
     ],
 )
 def test_a_bad_trace_is_refused_with_its_line(text: str, message: str) -> None:
@@ -184,13 +192,13 @@ def test_arrival_times_are_kept_at_the_speed_asked_for(gateway: Gateway) -> None
 
 
 def test_a_refusal_for_the_rate_is_waited_out_and_retried(gateway: Gateway) -> None:
-    gateway.script = [(429, {"retry-after": "60", "retry-after-ms": "150"}), (503, {"retry-after": "0"})]
+    gateway.script = [(429, {"retry-after": "60", "retry-after-ms": "150"}), (503, {"retry-after": "soon"})]
 
     result = replayed(gateway, [TraceRequest(0.0, 5, 5)])
 
     assert result.is_complete
     assert result.refusals_retried == 2
-    assert result.elapsed_s >= 0.15
+    assert result.elapsed_s >= 1.15
     assert len(gateway.requests) == 3
 
 
@@ -225,6 +233,60 @@ def test_a_request_without_a_whole_answer_is_not_sent_twice(gateway: Gateway) ->
 
     assert (result.done, result.failed, len(gateway.requests)) == (1, 2, 3)
     assert result.failures == {"500 Slow down.": 1, "502 Slow down.": 1}
+
+
+def test_a_connection_that_breaks_is_a_failure_and_one_that_cannot_be_made_is_waited_for(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway.script = [(0, {})]
+    result = replayed(gateway, [TraceRequest(0.0, 5, 5)] * 2, concurrency=1)
+    assert (result.done, result.failed) == (1, 1)
+    assert result.failures == {"no whole answer: ServerDisconnectedError": 1}
+
+    monkeypatch.setattr(replaying, "_RECONNECT_S", 0.001)
+    nowhere = Target(url="http://127.0.0.1:1", key="good", model="m")
+    result = asyncio.run(
+        replay(
+            target=nowhere,
+            requests=[TraceRequest(0.0, 5, 5)],
+            speed=1.0,
+            concurrency=1,
+            on_progress=lambda _state: None,
+        )
+    )
+    assert result.failures == {"refused or not reached 60 times": 1}
+
+
+def test_an_error_that_explains_nothing_is_quoted(gateway: Gateway) -> None:
+    gateway.script = [
+        (418, {"x-plain": "short and stout"}),
+        (503, {"x-should-retry": "false", "x-plain": ""}),
+    ]
+
+    result = replayed(gateway, [TraceRequest(0.0, 5, 5)] * 2, concurrency=1)
+
+    assert result.failures == {"418 short and stout": 1, "503 an empty answer": 1}
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_progress_says_how_far_it_is_and_how_long_it_takes(*, is_terminal: bool) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return is_terminal
+
+    screen = Screen()
+    progress = _Progress(OutputWrapper(screen))
+    for done in (0, 100, 200):
+        progress._last -= 6
+        progress(Replay(total=7400, done=done, in_flight=3, elapsed_s=done / 2))
+        if not is_terminal:
+            progress(Replay(total=7400, done=done))
+
+    written = screen.getvalue()
+    assert "0%  0 done, 0 failed, 3 in flight, 0/s, - left" in written
+    assert "1%  100 done, 0 failed, 3 in flight, 2/s, 1 h 0 min left" in written
+    assert written.count("\x1b[K") == (3 if is_terminal else 0)
+    assert written.count("\n") == (0 if is_terminal else 3)
 
 
 def test_the_command_announces_the_cost_and_sums_up(gateway: Gateway, tmp_path: Path) -> None:
@@ -278,6 +340,8 @@ def test_what_cannot_work_is_said_before_the_first_request(
         call_command("replay_trace", str(tmp_path / "absent"), "--key", "good", "--speed", "1")
     with pytest.raises(CommandError, match="above 0"):
         run_command(gateway, tmp_path, "--speed", "nan")
+    with pytest.raises(CommandError, match="above 0"):
+        run_command(gateway, tmp_path, "--speed", "fast")
     with pytest.raises(CommandError, match="whole number"):
         run_command(gateway, tmp_path, "--limit", "0")
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))

@@ -300,6 +300,72 @@ def test_a_bad_field_is_named(client: openai.OpenAI, body: dict[str, Any], param
     assert caught.value.param == param
 
 
+def test_odd_messages_are_counted_as_far_as_they_have_text(client: openai.OpenAI) -> None:
+    messages: Any = [
+        "one",
+        {"role": "assistant", "content": None},
+        {"content": [{"text": "two words"}, {"text": 3}]},
+    ]
+
+    answer = client.chat.completions.create(
+        model="m", messages=messages, extra_body={"sandbox": {"text": " "}}
+    )
+
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (2, 0)
+    lengthened = chat(client, sandbox={"text": "", "output_tokens": 2})
+    assert lengthened.choices[0].message.content == "word word"
+
+
+def test_a_large_body_in_many_pieces_is_read_whole(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="m", messages=[{"role": "user", "content": "word " * 200_000}]
+    )
+
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == 200_000
+
+
+def test_embeddings_take_the_same_controls(client: openai.OpenAI) -> None:
+    def embed(**sandbox: Any) -> Any:
+        return client.embeddings.create(model="m", input="x", extra_body={"sandbox": sandbox})
+
+    assert embed(delay_ms=1, usage={"prompt_tokens": -1, "total_tokens": 0}).usage.prompt_tokens == -1
+    assert embed(report_usage=False).usage is None
+    with pytest.raises(openai.InternalServerError):
+        embed(fail={"status": 500})
+    with pytest.raises(openai.BadRequestError, match="string or a list"):
+        client.post("/embeddings", cast_to=object, body={"model": "m", "input": 3})
+    with pytest.raises(openai.BadRequestError, match="dimensions"):
+        client.embeddings.create(model="m", input="x", dimensions=0)
+
+
+def test_an_error_in_a_plain_answer_comes_with_status_200(client: openai.OpenAI) -> None:
+    answer = chat(client, sandbox={"fail": "sse_error"})
+
+    assert answer.error["code"] == "sandbox_failure"
+
+
+def test_a_stream_may_break_before_its_first_event(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.APIError, match="as it was asked to"):
+        list(stream(client, sandbox={"fail": "sse_error", "after_chunks": 0}))
+
+
+@pytest.mark.parametrize("part", ["all", "half"])
+def test_a_client_that_leaves_is_not_written_to(client: openai.OpenAI, base_url: str, part: str) -> None:
+    sandbox = {"output_tokens": 1000, "chunk_delay_ms": 50}
+    message = {"role": "user", "content": "x"}
+    body = json.dumps({"model": "m", "messages": [message], "stream": True, "sandbox": sandbox})
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    address = urlsplit(base_url)
+    with socket.create_connection((address.hostname or "", address.port or 0)) as connection:
+        connection.sendall((head + body).encode()[: None if part == "all" else -5])
+        if part == "all":
+            assert connection.recv(100)
+
+    assert chat(client).choices
+
+
 def test_what_is_no_request_is_refused(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="no JSON"):
         client.post("/chat/completions", cast_to=object, content=b"{")

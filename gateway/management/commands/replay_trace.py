@@ -123,15 +123,13 @@ class Command(BaseCommand):
             f"{len(requests):,} requests with {tokens_in:,} tokens in and {tokens_out:,} out, "
             f"in {_duration(requests[-1].at_s / options['speed'])} at speed {options['speed']:g}"
         )
-        words = f"expected cost on {options['model']}: ${outlook.cost_usd:.4f}"
-        if outlook.available_usd is not None:
-            words += f"; available credit: ${outlook.available_usd:.4f}"
-        self.stdout.write(words)
+        cost = f"expected cost on {options['model']}: ${outlook.cost_usd:.4f}"
+        self.stdout.write(f"{cost}; available credit: ${outlook.available_usd:.4f}")
         if outlook.is_free_tier:
             self.stdout.write(
                 "the account is on the free plan: the replay stops when the day's allowance is used up"
             )
-        elif outlook.available_usd is not None and outlook.available_usd < outlook.cost_usd:
+        elif outlook.available_usd < outlook.cost_usd:
             self.stdout.write("the credit may not last: the replay stops when it is used up")
 
     def _summarize(self, result: Replay) -> None:
