@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import environ
 import httpx2 as httpx
 import psycopg
 import pytest
@@ -71,8 +72,14 @@ class Customer:
 
 
 def connect(instance: Instance) -> "psycopg.Connection[Any]":
+    address = environ.Env.db_url_config(instance.env()["DATABASE_URL"])
     return psycopg.connect(
-        instance.env()["DATABASE_URL"].replace("postgres://", "postgresql://"), autocommit=True
+        host=address["HOST"],
+        port=address["PORT"] or None,
+        user=address["USER"],
+        password=address["PASSWORD"] or None,
+        dbname=address["NAME"],
+        autocommit=True,
     )
 
 
