@@ -17,9 +17,7 @@ from django.conf import settings
 
 ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE_S = 30.0
-_OPTIONS = (
-    ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--no-proxy-headers", "--timeout-graceful-shutdown", "30"]
-)
+_OPTIONS = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--no-proxy-headers")
 
 
 class GatewayServer:

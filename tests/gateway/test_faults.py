@@ -1,12 +1,13 @@
 """Faults that are really caused, on a whole instance: killed processes, a flushed Redis, a restarted PostgreSQL."""
 
+import contextlib
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import environ
@@ -49,7 +50,7 @@ class Customer:
                 "SELECT id FROM accounts_account WHERE name = %s", (self.email,)
             ).fetchone()
             assert account is not None
-            found = connection.execute(query, {"account": account[0]}).fetchone()
+            found: tuple[Any, ...] | None = connection.execute(query, {"account": account[0]}).fetchone()
             assert found is not None
             return found
 
@@ -223,13 +224,12 @@ class stopped:  # noqa: N801 - it reads as a word in `with stopped(instance, "re
 
 def family(pid: int) -> list[int]:
     """The process and all of its descendants."""
-    listed = subprocess.run(
-        ["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True
-    ).stdout.split()
-    children: dict[int, list[int]] = {}
-    for child, parent in zip(map(int, listed[::2]), map(int, listed[1::2]), strict=True):
-        children.setdefault(parent, []).append(child)
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            name, _, rest = stat.read_text().rpartition(")")
+            parents[int(name.split()[0])] = int(rest.split()[1])
     found = [pid]
     for member in found:
-        found += children.get(member, [])
+        found += [child for child, parent in parents.items() if parent == member]
     return found

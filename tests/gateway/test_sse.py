@@ -1,5 +1,7 @@
 """Events out of bytes, however these are cut."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,9 +25,7 @@ def test_events_are_the_same_however_the_stream_is_cut(cuts: list[int]) -> None:
     places = sorted({0, *cuts, len(stream)})
 
     events = [
-        event
-        for start, end in zip(places, places[1:], strict=False)
-        for event in splitter.feed(stream[start:end])
+        event for start, end in itertools.pairwise(places) for event in splitter.feed(stream[start:end])
     ]
 
     assert events == EVENTS
