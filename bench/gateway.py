@@ -94,7 +94,7 @@ def _options() -> argparse.Namespace:
 @contextlib.contextmanager
 def _running(*, pinned: bool) -> Iterator[tuple[Bench, Instance]]:
     """Start everything. Pinned: what is measured gets one core, the upstream and the load another one."""
-    with installed() as instance:
+    with installed(is_fresh=True) as instance:
         instance.start()
         instance.manage("shell", "-v", "0", "-c", _SET_UP, check=True)
         instance.manage("create_account", _EMAIL, "--plan", "bench", "--credit", "100000", check=True)

@@ -18,10 +18,13 @@ class Wallet(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            models.CheckConstraint(condition=models.Q(balance_nanousd__gte=0), name="wallet_balance_not_negative"),
+            models.CheckConstraint(
+                condition=models.Q(balance_nanousd__gte=0), name="wallet_balance_not_negative"
+            ),
             models.CheckConstraint(condition=models.Q(held_nanousd__gte=0), name="wallet_held_not_negative"),
             models.CheckConstraint(
-                condition=models.Q(held_nanousd__lte=models.F("balance_nanousd")), name="wallet_held_within_balance"
+                condition=models.Q(held_nanousd__lte=models.F("balance_nanousd")),
+                name="wallet_held_within_balance",
             ),
         ]
 

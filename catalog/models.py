@@ -50,7 +50,9 @@ class Model(models.Model):
     tier = models.CharField(max_length=16, choices=Tier, default=Tier.PREMIUM)
     kind = models.CharField(max_length=16, choices=Kind, default=Kind.CHAT)
     context_window = models.PositiveIntegerField(help_text="Tokens of input and output together.")
-    max_output_tokens = models.PositiveIntegerField(null=True, blank=True, help_text="Empty: it writes no tokens.")
+    max_output_tokens = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Empty: it writes no tokens."
+    )
     is_enabled = models.BooleanField("enabled", default=True, help_text="A disabled model answers 404.")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -72,7 +74,9 @@ class Price(models.Model):
     model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="prices")
     starts_at = models.DateTimeField(default=timezone.now)
     input_usd_per_mtok = models.DecimalField("input, USD per million tokens", max_digits=12, decimal_places=6)
-    output_usd_per_mtok = models.DecimalField("output, USD per million tokens", max_digits=12, decimal_places=6)
+    output_usd_per_mtok = models.DecimalField(
+        "output, USD per million tokens", max_digits=12, decimal_places=6
+    )
     cached_input_usd_per_mtok = models.DecimalField(
         "cached input, USD per million tokens",
         max_digits=12,
@@ -119,7 +123,9 @@ class Upstream(models.Model):
     class Meta:
         ordering: ClassVar = ["model", "position", "id"]
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["model", "provider"], name="upstream_once_per_model_and_provider"),
+            models.UniqueConstraint(
+                fields=["model", "provider"], name="upstream_once_per_model_and_provider"
+            ),
         ]
 
     def __str__(self) -> str:

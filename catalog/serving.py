@@ -1,4 +1,4 @@
-"""The catalogue as the gateway keeps it in memory: models by slug, with their prices and the upstreams that can answer."""
+"""The catalogue as the gateway keeps it in memory: models by slug, with their prices and who can answer for them."""
 
 import datetime as dt
 import os

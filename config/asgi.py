@@ -21,4 +21,4 @@ async def application(scope: "Scope", receive: "Receive", send: "Send") -> None:
     if scope["type"] == "lifespan" or scope["path"] == "/v1" or scope["path"].startswith("/v1/"):
         await gateway(scope, receive, send)
     else:
-        await console(scope, receive, send)
+        await console(dict(scope), receive, send)  # type: ignore[arg-type]  # it types messages more narrowly

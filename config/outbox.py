@@ -72,7 +72,7 @@ def is_local(request: HttpRequest) -> bool:
     mapped = getattr(peer, "ipv4_mapped", None)
     if not (mapped or peer).is_loopback or any(name in request.headers for name in _FORWARDING):
         return False
-    host = request.META.get("HTTP_HOST", "")
+    host = request.headers.get("host", "")
     return re.sub(r":\d+$", "", host).lower() in _LOCAL_NAMES
 
 

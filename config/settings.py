@@ -20,6 +20,8 @@ EMBEDDED = env.bool("TOLLGATE_EMBEDDED", default=False)
 TOLLGATE_HOME = Path(env.str("TOLLGATE_HOME", default=str(BASE_DIR / "var"))).absolute()
 # The address people use, without a trailing slash. Empty: taken from each request's Host header.
 PUBLIC_URL = env.str("PUBLIC_URL", default="").rstrip("/")
+# Where `./tollgate up` listens; it sets this itself. Mails link there where PUBLIC_URL does not say better.
+TOLLGATE_URL = env.str("TOLLGATE_URL", default="").rstrip("/")
 # Reverse proxies, whose X-Forwarded-For and X-Forwarded-Proto are believed. CIDR blocks.
 TRUSTED_PROXIES = env.list("TRUSTED_PROXIES", default=[])
 

@@ -46,7 +46,8 @@ class ApiKey(models.Model):
         indexes: ClassVar = [models.Index(fields=["account", "-id"], name="api_key_by_account")]
         constraints: ClassVar = [
             models.CheckConstraint(
-                condition=models.Q(status__in=["active", "disabled", "revoked"]), name="api_key_status_is_known"
+                condition=models.Q(status__in=["active", "disabled", "revoked"]),
+                name="api_key_status_is_known",
             ),
             models.CheckConstraint(
                 condition=models.Q(status="revoked", revoked_at__isnull=False)

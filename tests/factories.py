@@ -59,7 +59,8 @@ def make_model(
     """A priced model with one upstream."""
     slug = slug or f"model-{next(_numbers)}"
     provider, _ = Provider.objects.get_or_create(
-        slug="acme", defaults={"name": "Acme", "base_url": "https://acme.example/v1", "key_env": "ACME_API_KEY"}
+        slug="acme",
+        defaults={"name": "Acme", "base_url": "https://acme.example/v1", "key_env": "ACME_API_KEY"},
     )
     model = Model.objects.create(
         slug=slug,

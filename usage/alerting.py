@@ -19,8 +19,8 @@ SendingErrors = (smtplib.SMTPException, OSError)
 
 def public_url(path: str = "") -> str:
     """An absolute address of ours for an e-mail, which has no request to take it from."""
-    if settings.PUBLIC_URL:
-        return f"{settings.PUBLIC_URL}{path}"
+    if settings.PUBLIC_URL or settings.TOLLGATE_URL:
+        return f"{settings.PUBLIC_URL or settings.TOLLGATE_URL}{path}"
     named = [host.lstrip(".") for host in settings.ALLOWED_HOSTS if host != "*"]
     scheme = "https" if settings.HTTPS else "http"
     return f"{scheme}://{named[0] if named else 'localhost'}{path}"

@@ -33,7 +33,9 @@ class UsageRecord(models.Model):
     outcome = models.CharField(max_length=12, choices=Outcome)
     status = models.PositiveSmallIntegerField(help_text="The HTTP status that the client got.")
     error_code = models.CharField(max_length=40, blank=True)
-    error_message = models.CharField(max_length=500, blank=True, help_text="Ours: it says what would unblock it.")
+    error_message = models.CharField(
+        max_length=500, blank=True, help_text="Ours: it says what would unblock it."
+    )
     is_streamed = models.BooleanField(default=False)
     is_estimated = models.BooleanField(default=False, help_text="The upstream reported no usage.")
     finish_reason = models.CharField(max_length=30, blank=True)
@@ -62,7 +64,9 @@ class UsageRecord(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["account", "-id"], name="usage_by_account"),
             models.Index(fields=["key", "-id"], name="usage_by_key"),
-            models.Index(fields=["account"], condition=models.Q(is_rolled_up=False), name="usage_not_rolled_up"),
+            models.Index(
+                fields=["account"], condition=models.Q(is_rolled_up=False), name="usage_not_rolled_up"
+            ),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(
@@ -126,13 +130,17 @@ class HourlyUsage(models.Model):
 class DailyAllowance(models.Model):
     """What an account has drawn of its plan's allowance on a UTC day, and what running requests have reserved."""
 
-    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="daily_allowances", db_index=False)
+    account = models.ForeignKey(
+        Account, on_delete=models.CASCADE, related_name="daily_allowances", db_index=False
+    )
     day = models.DateField()
     requests = models.IntegerField(default=0)
     tokens = models.BigIntegerField(default=0)
     held_tokens = models.BigIntegerField(default=0)
     # Written by the task that aggregates the day: see `usage.allowances`.
-    share = models.DecimalField(max_digits=7, decimal_places=4, default=0, help_text="Of the tighter limit; 1 is all.")
+    share = models.DecimalField(
+        max_digits=7, decimal_places=4, default=0, help_text="Of the tighter limit; 1 is all."
+    )
     warned_at = models.DateTimeField(null=True, help_text="When the e-mail at 80 % was claimed.")
     exhausted_at = models.DateTimeField(null=True, help_text="When the e-mail at 100 % was claimed.")
 
@@ -159,7 +167,9 @@ class Anomaly(models.Model):
     # The model that cost most in the hour.
     model = models.ForeignKey(Model, on_delete=models.PROTECT, null=True, related_name="+")
     hour = models.DateTimeField(help_text="The first hour of the spike.")
-    last_hour = models.DateTimeField(null=True, help_text="The latest hour of the spike; empty: the first was.")
+    last_hour = models.DateTimeField(
+        null=True, help_text="The latest hour of the spike; empty: the first was."
+    )
     expected_nanousd = models.BigIntegerField()
     threshold_nanousd = models.BigIntegerField()
     observed_nanousd = models.BigIntegerField()
@@ -173,7 +183,9 @@ class Anomaly(models.Model):
         ordering: ClassVar = ["-detected_at"]
         verbose_name_plural = "anomalies"
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["account", "key", "hour"], nulls_distinct=False, name="anomaly_once"),
+            models.UniqueConstraint(
+                fields=["account", "key", "hour"], nulls_distinct=False, name="anomaly_once"
+            ),
         ]
 
     def __str__(self) -> str:

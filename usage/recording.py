@@ -64,7 +64,7 @@ class FinishedRequest:
         )
 
     def as_json(self) -> str:
-        """Itself as a JSON object without what has its default, for the journal and for the hold of a running request."""
+        """Itself as JSON, without what has its default: for the journal, and for the hold of a running request."""
         document = {
             name: value
             for name, value in zip(_COLUMNS, _row(self), strict=True)

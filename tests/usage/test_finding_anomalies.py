@@ -324,16 +324,18 @@ def test_two_workers_lease_a_mail_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("public_url", "hosts", "https", "expected"),
+    ("public_url", "own_url", "hosts", "https", "expected"),
     [
-        ("https://tollgate.example", ["other.example"], False, "https://tollgate.example/keys/"),
-        ("", ["one.example", "two.example"], True, "https://one.example/keys/"),
-        ("", [".one.example"], False, "http://one.example/keys/"),
-        ("", ["*"], False, "http://localhost/keys/"),
+        ("https://a.example", "http://localhost:8000", ["other.example"], False, "https://a.example/keys/"),
+        ("", "http://localhost:8000", ["other.example"], False, "http://localhost:8000/keys/"),
+        ("", "", ["one.example", "two.example"], True, "https://one.example/keys/"),
+        ("", "", [".one.example"], False, "http://one.example/keys/"),
+        ("", "", ["*"], False, "http://localhost/keys/"),
     ],
 )
 def test_a_link_in_a_mail_needs_no_request(
-    settings: Any, public_url: str, hosts: list[str], *, https: bool, expected: str
+    settings: Any, public_url: str, own_url: str, hosts: list[str], *, https: bool, expected: str
 ) -> None:
-    settings.PUBLIC_URL, settings.ALLOWED_HOSTS, settings.HTTPS = public_url, hosts, https
+    settings.PUBLIC_URL, settings.TOLLGATE_URL = public_url, own_url
+    settings.ALLOWED_HOSTS, settings.HTTPS = hosts, https
     assert alerting.public_url("/keys/") == expected

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from gateway.replaying import (
@@ -61,7 +62,7 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--url",
-            default=os.environ.get("TOLLGATE_URL") or _DEFAULT_URL,
+            default=settings.TOLLGATE_URL or _DEFAULT_URL,
             help="the gateway's address (default: %(default)s)",
         )
         parser.add_argument(
