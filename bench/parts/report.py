@@ -93,7 +93,7 @@ def _warning(others_busy: float) -> str:
     if others_busy < _QUIET:
         return ""
     return (
-        f"\n\n**The machine was not idle**: other work used up to {others_busy:.0%} of it, so the figures are too low "
+        f"\n\n**The machine was not idle**: other work used {others_busy:.0%} of it, so the figures are too low "
         "and the ratios unsteady. Measure again on a quiet machine before you believe them."
     )
 
