@@ -83,7 +83,8 @@ def _with_database(url: str, number: int) -> str:
     if parts.scheme == "unix":
         query = dict(parse_qsl(parts.query))
         query["db"] = str(int(query.get("db", 0)) + number)
-        return urlunsplit(parts._replace(query=urlencode(query)))
+        # Not urlunsplit: it drops the empty host, and redis-py insists on `unix://`.
+        return f"unix://{parts.netloc}{parts.path}?{urlencode(query)}"
     return urlunsplit(parts._replace(path=f"/{int(parts.path.strip('/') or 0) + number}"))
 
 
