@@ -26,7 +26,7 @@ from gateway.plant import Plant
 from gateway.streaming import relay
 from gateway.walk import Walk
 from keys.authenticating import Credential
-from usage.books import Admission, Admitted, AllowanceExhausted, BudgetReached, CreditsInsufficient
+from usage.admission import Admission, Admitted, AllowanceExhausted, BudgetReached, CreditsInsufficient
 from usage.models import UsageRecord
 from usage.recording import FinishedRequest
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from catalog.money import usd_string
-from usage.books import AllowanceExhausted, BudgetReached, CreditsInsufficient
+from usage.admission import AllowanceExhausted, BudgetReached, CreditsInsufficient
 
 INVALID_REQUEST = "invalid_request_error"
 PERMISSION = "permission_error"

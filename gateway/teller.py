@@ -22,7 +22,7 @@ from billing.wallets import Connection
 from gateway.errors import temporarily_unavailable
 from gateway.journal import Journal
 from usage import books
-from usage.books import Admission, Admitted, Decision
+from usage.admission import Admission, Admitted, Decision
 from usage.models import UsageRecord
 from usage.recording import FinishedRequest
 

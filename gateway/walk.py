@@ -13,7 +13,7 @@ from gateway.parsing import Asked
 from gateway.plant import Plant
 from gateway.windows import Counted
 from keys.authenticating import Credential
-from usage.books import Admitted
+from usage.admission import Admitted
 from usage.models import UsageRecord
 from usage.recording import FinishedRequest
 

@@ -10,7 +10,7 @@ from billing.models import Budget
 from tests.factories import now
 from tests.invariants import check_books
 from tests.usage.test_books import Desk
-from usage.books import Admitted
+from usage.admission import Admitted
 
 pytestmark = pytest.mark.django_db
 

@@ -19,7 +19,7 @@ from catalog.pricing import TokenPrice
 from tests.factories import make_account, make_key, make_model, now
 from tests.invariants import check_books
 from usage import books
-from usage.books import (
+from usage.admission import (
     Admission,
     Admitted,
     AllowanceExhausted,
