@@ -130,7 +130,7 @@ class Home:
             return {"SECRET_KEY": str(found["SECRET_KEY"]), "KEY_PEPPERS": str(found["KEY_PEPPERS"])}
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise Refused(f"{self._secrets_file} cannot be read: restore it from a backup") from error
         if has_data:
             raise Refused(
