@@ -50,7 +50,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise invalid_json(why.split(":")[0][:200]) from None
     if not isinstance(document, dict):
         raise invalid_json("it must be an object")
-    if _depth_exceeds(document, _MAX_DEPTH):
+    # Few brackets cannot nest deeply; most bodies are done with the count.
+    if body.count(b"[") + body.count(b"{") > _MAX_DEPTH and _depth_exceeds(document, _MAX_DEPTH):
         raise invalid_json(f"it is nested more than {_MAX_DEPTH} levels deep")
     return document
 

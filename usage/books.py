@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from billing import budgets, wallets
 from billing.budgets import BudgetCorrection, BudgetState
 from billing.wallets import Connection, WalletState
@@ -51,8 +53,9 @@ _TAKE_HOLDS = """
 _PLACE_HOLDS = """
     INSERT INTO billing_hold (request_id, account_id, key_id, process_id, amount_nanousd, allowance_day,
         allowance_tokens, budget_period_start, request, placed_at)
-    SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[], %s::uuid[], %s::bigint[], %s::date[],
-        %s::bigint[], %s::date[], %s::text[]::jsonb[], %s::timestamptz[])
+    SELECT request_id, account_id, key_id, process_id, amount_nanousd, allowance_day, allowance_tokens,
+        budget_period_start, request, placed_at
+    FROM json_populate_recordset(NULL::billing_hold, %s::json)
 """
 _BEGIN_ALLOWANCES = """
     INSERT INTO usage_dailyallowance (account_id, day, requests, tokens, held_tokens, share)
@@ -97,7 +100,7 @@ class Books:
     _allowance_changes: dict[tuple[int, dt.date], Counter[str]] = field(default_factory=dict)
     _begun_allowances: list[tuple[int, dt.date]] = field(default_factory=list)
     _budget_corrections: list[BudgetCorrection] = field(default_factory=list)
-    _new_holds: list[tuple[Any, ...]] = field(default_factory=list)
+    _new_holds: list[dict[str, Any]] = field(default_factory=list)
     _ended: list[FinishedRequest] = field(default_factory=list)
 
     def admit(self, request: Admission) -> Decision:
@@ -170,8 +173,7 @@ class Books:
         budgets.resolve(self.connection, self._budget_corrections)
         self._write_allowances()
         if self._new_holds:
-            columns = [list(column) for column in zip(*self._new_holds, strict=True)]
-            self.connection.execute(_PLACE_HOLDS, columns)
+            self.connection.execute(_PLACE_HOLDS, (orjson.dumps(self._new_holds).decode(),))
         recording.insert(self.connection, self._ended)
 
     def _write_allowances(self) -> None:
@@ -262,18 +264,18 @@ class Books:
         allowance_tokens: int = 0,
     ) -> None:
         self._new_holds.append(
-            (
-                request.finished.id,
-                request.finished.account_id,
-                request.finished.key_id,
-                request.process_id,
-                amount,
-                allowance_day,
-                allowance_tokens,
-                budget.period_start if budget else None,
-                request.finished.as_json(),
-                request.at,
-            )
+            {
+                "request_id": request.finished.id,
+                "account_id": request.finished.account_id,
+                "key_id": request.finished.key_id,
+                "process_id": request.process_id,
+                "amount_nanousd": amount,
+                "allowance_day": allowance_day,
+                "allowance_tokens": allowance_tokens,
+                "budget_period_start": budget.period_start if budget else None,
+                "request": orjson.Fragment(request.finished.as_json()),
+                "placed_at": request.at,
+            }
         )
 
     @staticmethod
