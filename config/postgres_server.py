@@ -217,23 +217,32 @@ class PostgresServer:
         if self._data.exists() and self._data.stat().st_uid != uid:
             for entry in (self._data, *self._data.rglob("*")):
                 os.chown(entry, uid, gid, follow_symlinks=False)
-        if not works([self._binaries.program("postgres"), "--version"], self._privileges):
+        # initdb and not postgres: it also needs a library that lies beside the package.
+        if not works([self._binaries.program("initdb"), "--version"], self._privileges):
             self._binaries = self._copy_of_binaries()
-        if not works([self._binaries.program("postgres"), "--version"], self._privileges):
+        if not works([self._binaries.program("initdb"), "--version"], self._privileges):
             raise Refused(
                 "PostgreSQL does not run as root, and no other user can reach TOLLGATE_HOME: "
                 "put it under /var/lib, or run Tollgate as an ordinary user"
             )
 
     def _copy_of_binaries(self) -> PostgresBinaries:
-        """The programs once more, where others can reach them: a checkout under /root is closed to everybody else."""
+        """The programs once more, where others can reach them: a checkout under /root is closed to everybody else.
+
+        Only a wheel's are ever out of reach. Its programs find their libraries by a relative path, which is kept.
+        """
         copy = self._home.path / f"postgresql-{self._binaries.major}"
+        installation = self._binaries.folder.parent
+        package = installation.parent
         if not copy.exists():
             draft = copy.with_suffix(".new")
             shutil.rmtree(draft, ignore_errors=True)
-            shutil.copytree(self._binaries.folder.parent, draft, symlinks=True)
+            shutil.copytree(installation, draft / package.name / installation.name, symlinks=True)
+            libraries = package.with_name(f"{package.name}.libs")
+            if libraries.exists():
+                shutil.copytree(libraries, draft / libraries.name)
             draft.rename(copy)
-        return PostgresBinaries(copy / "bin", self._binaries.major)
+        return PostgresBinaries(copy / package.name / installation.name / "bin", self._binaries.major)
 
 
 def _environ(environ: dict[str, str]) -> dict[str, str]:
