@@ -145,8 +145,12 @@ class Teller:
         try:
             decisions = self._transact(connection, batch)
         except psycopg.OperationalError as error:
-            self._lose_connection(error)
-            self._fail(batch, is_in_doubt=True)
+            is_lost = connection.broken
+            if is_lost:
+                self._lose_connection(error)
+            else:
+                logger.warning("a batch of %d was given up: %s", len(batch), _first_line(error))
+            self._fail(batch, is_in_doubt=is_lost)
         except Exception:
             # One request must not take the others of its batch down with it.
             if len(batch) > 1:
@@ -227,14 +231,14 @@ class Teller:
                 self._beat_at = 0.0
             except psycopg.OperationalError as error:
                 self._lose_connection(error)
+                self._connect_after = time.monotonic() + _RECONNECT_S
         return self._connection
 
     def _lose_connection(self, error: Exception) -> None:
-        logger.warning("the teller has no database: %s", str(error).strip().split("\n")[0])
+        logger.warning("the teller has no database: %s", _first_line(error))
         if self._connection is not None:
             self._connection.close()
         self._connection = None
-        self._connect_after = time.monotonic() + _RECONNECT_S
 
     def _fail(self, batch: list[_Item], *, is_in_doubt: bool = False) -> None:
         """The batch was not booked; `is_in_doubt`: we only did not hear whether it was. Nothing is lost either way."""
@@ -311,6 +315,10 @@ def _unserved(request: Admission) -> FinishedRequest:
     finished.error_message = "The database did not answer in time. Nothing was charged; try again."
     finished.ended_at = finished.started_at
     return finished
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
 
 
 def _id_of(item: _Item) -> uuid.UUID:

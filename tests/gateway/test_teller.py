@@ -1,0 +1,261 @@
+"""What the teller does when the database does not answer, answers late, or refuses a row."""
+
+import asyncio
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import connection
+
+from billing.models import GatewayProcess, Hold
+from gateway import teller as telling
+from gateway.errors import Refusal
+from gateway.journal import Journal
+from gateway.teller import Teller
+from tests.gateway.conftest import wait_for
+from tests.invariants import check_books
+from tests.usage.test_books import Desk
+from usage.admission import Admitted
+from usage.models import UsageRecord
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Teller]:
+    process_id = uuid.uuid4()
+    teller = Teller(process_id=process_id, journal=Journal(directory=folder, process_id=process_id))
+    teller.start()
+    try:
+        yield teller
+    finally:
+        await teller.stop()
+
+
+def run(act: Callable[[Teller], Coroutine[Any, Any, None]], folder: Path) -> None:
+    """Run the coroutine with a teller on a loop of its own; the test's own connection stays outside."""
+
+    async def go() -> None:
+        async with running(folder) as teller:
+            await act(teller)
+
+    failures: list[BaseException] = []
+    thread = threading.Thread(target=lambda: _guard(go, failures))
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    if failures:
+        raise failures[0]
+
+
+def journaled(folder: Path) -> bool:
+    return any(path.stat().st_size for path in folder.glob("*.jsonl"))
+
+
+def _guard(go: Callable[[], Coroutine[Any, Any, None]], failures: list[BaseException]) -> None:
+    try:
+        asyncio.run(go())
+    except BaseException as failure:  # noqa: BLE001 - it belongs to the test, in the thread that waits
+        failures.append(failure)
+    finally:
+        connection.close()
+
+
+def test_a_running_teller_beats_and_counts_its_like(tmp_path: Path) -> None:
+    GatewayProcess.objects.create(id=uuid.uuid4())
+
+    async def act(teller: Teller) -> None:
+        await asyncio.to_thread(wait_for, lambda: teller.alive_processes == 2)
+
+    run(act, tmp_path)
+    assert GatewayProcess.objects.count() == 2
+
+
+def test_many_requests_share_transactions_and_each_gets_its_own_answer(tmp_path: Path) -> None:
+    desk = Desk(credit="1")
+    requests = [desk.request() for _ in range(60)]
+
+    async def act(teller: Teller) -> None:
+        decisions = await asyncio.gather(*[teller.admit(request) for request in requests])
+        assert all(isinstance(decision, Admitted) for decision in decisions)
+        for request in requests:
+            request.finished.outcome = UsageRecord.Outcome.COMPLETED
+            request.finished.output_tokens = 1
+        await asyncio.gather(*[teller.settle(request.finished) for request in requests])
+
+    run(act, tmp_path)
+    assert desk.wallet.balance_nanousd == 1_000_000_000 - 60 * 2_000
+    check_books(idle=True)
+
+
+def test_a_lock_that_is_held_too_long_refuses_the_request_and_leaves_no_hold(tmp_path: Path) -> None:
+    desk = Desk(credit="1")
+    request = desk.request()
+
+    async def act(teller: Teller) -> None:
+        with telling.connect() as other:
+            other.execute("BEGIN")
+            other.execute("SELECT 1 FROM billing_wallet FOR UPDATE")
+            started = time.monotonic()
+            with pytest.raises(Refusal) as refused:
+                await teller.admit(request)
+            assert time.monotonic() - started < 2
+            assert refused.value.status == 503
+            other.execute("ROLLBACK")
+        again = await teller.admit(desk_request)
+        assert isinstance(again, Admitted)
+        desk_request.finished.outcome = UsageRecord.Outcome.COMPLETED
+        desk_request.finished.output_tokens = 1
+        await teller.settle(desk_request.finished)
+
+    desk_request = desk.request()
+    run(act, tmp_path)
+    assert not Hold.objects.exists()
+    check_books(idle=True)
+
+
+def test_an_answer_that_comes_too_late_gives_its_hold_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(credit="1")
+    request = desk.request()
+    monkeypatch.setattr(telling, "_ADMIT_TIMEOUT_S", 0.3)
+
+    async def act(teller: Teller) -> None:
+        with telling.connect() as other:
+            other.execute("BEGIN")
+            other.execute("SELECT 1 FROM billing_wallet FOR UPDATE")
+            with pytest.raises(Refusal):
+                await teller.admit(request)
+            other.execute("ROLLBACK")
+        # Admitted now, though nobody waits for it any more.
+        await asyncio.to_thread(wait_for, lambda: UsageRecord.objects.filter(pk=request.finished.id).exists())
+
+    run(act, tmp_path)
+    assert desk.wallet.available_nanousd == 1_000_000_000
+    check_books(idle=True)
+
+
+def test_a_settlement_that_waits_too_long_is_in_the_journal_and_booked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(credit="1")
+    request = desk.request()
+    monkeypatch.setattr(telling, "_SETTLE_TIMEOUT_S", 0.2)
+
+    async def act(teller: Teller) -> None:
+        await teller.admit(request)
+        request.finished.outcome = UsageRecord.Outcome.COMPLETED
+        request.finished.output_tokens = 10
+        with telling.connect() as other:
+            other.execute("BEGIN")
+            other.execute("SELECT 1 FROM billing_wallet FOR UPDATE")
+            await teller.settle(request.finished)
+            assert journaled(tmp_path)
+            other.execute("ROLLBACK")
+        await asyncio.to_thread(wait_for, lambda: UsageRecord.objects.filter(pk=request.finished.id).exists())
+
+    run(act, tmp_path)
+    assert desk.wallet.balance_nanousd == 1_000_000_000 - 20_000
+    assert list(tmp_path.iterdir()) == []
+    check_books(idle=True)
+
+
+def test_a_connection_that_is_cut_is_made_anew(tmp_path: Path) -> None:
+    desk = Desk(credit="1")
+    requests = [desk.request() for _ in range(2)]
+
+    async def act(teller: Teller) -> None:
+        assert isinstance(await teller.admit(requests[0]), Admitted)
+        with telling.connect() as other:
+            other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE application_name = 'tollgate-teller' AND pid <> pg_backend_pid() "
+                "AND datname = current_database()"
+            )
+        requests[0].finished.outcome = UsageRecord.Outcome.COMPLETED
+        requests[0].finished.output_tokens = 1
+        await teller.settle(requests[0].finished)
+        await asyncio.to_thread(
+            wait_for, lambda: UsageRecord.objects.filter(pk=requests[0].finished.id).exists()
+        )
+        assert isinstance(await teller.admit(requests[1]), Admitted)
+
+    run(act, tmp_path)
+    assert desk.wallet.balance_nanousd == 1_000_000_000 - 2_000
+    Hold.objects.filter(pk=requests[1].finished.id).delete()
+
+
+def test_one_request_that_cannot_be_booked_takes_no_other_down(tmp_path: Path) -> None:
+    desk = Desk(credit="1")
+    good, bad = desk.request(), desk.request()
+
+    async def act(teller: Teller) -> None:
+        await asyncio.gather(teller.admit(good), teller.admit(bad))
+        for request in (good, bad):
+            request.finished.outcome = UsageRecord.Outcome.COMPLETED
+            request.finished.output_tokens = 10
+        bad.finished.finish_reason = "longer than the column that it would have to go into"
+        await asyncio.gather(teller.settle(good.finished), teller.settle(bad.finished))
+        await asyncio.to_thread(wait_for, lambda: bool(list(tmp_path.glob("*.refused"))))
+
+    run(act, tmp_path)
+    assert UsageRecord.objects.filter(pk=good.finished.id).exists()
+    assert not UsageRecord.objects.filter(pk=bad.finished.id).exists()
+    # What could not be booked keeps its hold: nobody spends it, and the operator finds its line.
+    assert Hold.objects.get().request_id == bad.finished.id
+    assert desk.wallet.held_nanousd == 300_000
+
+
+def test_the_journal_of_a_dead_process_is_settled_by_the_next_one(tmp_path: Path) -> None:
+    desk = Desk(credit="1")
+    request = desk.request()
+    desk.admit(request)
+    request.finished.outcome = UsageRecord.Outcome.COMPLETED
+    request.finished.output_tokens = 10
+    dead = Journal(directory=tmp_path, process_id=uuid.uuid4())
+    dead.append(request.finished)
+    dead.close()
+
+    async def act(teller: Teller) -> None:
+        await asyncio.to_thread(wait_for, lambda: UsageRecord.objects.filter(pk=request.finished.id).exists())
+
+    run(act, tmp_path)
+    assert desk.wallet.balance_nanousd == 1_000_000_000 - 20_000
+    check_books(idle=True)
+
+
+def test_without_a_database_admissions_are_refused_and_settlements_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(credit="1")
+    request = desk.request()
+    is_away = True
+    reach = telling.connect
+
+    def connect() -> Any:
+        if is_away:
+            raise psycopg.OperationalError("nobody there")
+        return reach()
+
+    monkeypatch.setattr(telling, "connect", connect)
+
+    async def act(teller: Teller) -> None:
+        nonlocal is_away
+        with pytest.raises(Refusal) as refused:
+            await teller.admit(request)
+        assert refused.value.code == "temporarily_unavailable"
+        request.finished.outcome = UsageRecord.Outcome.REFUSED
+        teller.note(request.finished)
+        await asyncio.to_thread(wait_for, lambda: journaled(tmp_path))
+        is_away = False
+        await asyncio.to_thread(wait_for, lambda: UsageRecord.objects.filter(pk=request.finished.id).exists())
+
+    run(act, tmp_path)
+    check_books(idle=True)
