@@ -58,6 +58,8 @@ class Embedded:
         Raises:
             Refused: a service could not be started; its last words are in the message.
         """
+        if self.servers:
+            _make_private(self._sockets)
         for server in self.servers:
             server.prepare(environ)
         for server in self.servers:
@@ -86,18 +88,23 @@ class Embedded:
 
 
 def socket_folder(home: Path) -> Path:
-    """A short private folder for the sockets of one home, whose own path may be long and full of odd characters.
-
-    Raises:
-        Refused: somebody else has made a folder of that name.
-    """
+    """Where the sockets of a home lie: its own path may be long and full of odd characters."""
     name = f"tollgate-{os.geteuid()}-{hashlib.sha256(os.fsencode(home.resolve())).hexdigest()[:12]}"
     folder = Path(tempfile.gettempdir()) / name
     # PostgreSQL reads a comma-separated list here, and URLs carry the path unquoted.
     if len(os.fsencode(folder)) > _LONGEST_FOLDER_BYTES or not re.fullmatch(
         r"[\w/.-]+", str(folder), re.ASCII
     ):
-        folder = Path("/tmp") / name  # noqa: S108 - private: checked below
+        return Path("/tmp") / name  # noqa: S108 - made private, and checked to be so, below
+    return folder
+
+
+def _make_private(folder: Path) -> None:
+    """Create a folder that only we can enter.
+
+    Raises:
+        Refused: somebody else has made one of that name.
+    """
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
@@ -110,4 +117,3 @@ def socket_folder(home: Path) -> Path:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid not in owners:
         raise Refused(f"{folder} belongs to somebody else: set TMPDIR to a folder of yours")
     folder.chmod(0o700)
-    return folder

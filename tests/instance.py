@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from config.embedded import socket_folder
 from config.environment import setting_names
 from config.home import ROOT, Home, State
 from config.privileges import tethered
@@ -27,12 +28,14 @@ class Instance:
     """One installation in a folder of its own, on a free port. It can be stopped and started again."""
 
     def __init__(self, home: Path | None = None, *, is_fresh: bool = False) -> None:
-        """Take a folder for TOLLGATE_HOME, or make one under the temporary folder (`remove` deletes either).
+        """Take a folder for TOLLGATE_HOME, or make one that goes with the test run (`remove` deletes either).
 
         Unless it is to be fresh, its database and static files are copied from one that was prepared before, which
         makes a start a matter of seconds.
         """
-        self.home = home or Path(tempfile.mkdtemp(prefix="tollgate-instance-"))
+        self.home = home or Path(
+            tempfile.mkdtemp(prefix="instance-", dir=os.environ["TOLLGATE_TEST_RUN_HOME"])
+        )
         if not is_fresh:
             shutil.copytree(prepared_home(), self.home, dirs_exist_ok=True)
         self._process: subprocess.Popen[str] | None = None
@@ -95,6 +98,7 @@ class Instance:
                 self.stop()
             except subprocess.TimeoutExpired:
                 self.kill9("supervisor")
+        shutil.rmtree(socket_folder(self.home), ignore_errors=True)
         shutil.rmtree(self.home, ignore_errors=True)
         self._output.unlink(missing_ok=True)
 

@@ -64,7 +64,8 @@ def _sweep_abandoned_homes() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError), Home(folder).locked("sweep") as is_abandoned:
             if is_abandoned:
-                shutil.rmtree(socket_folder(folder), ignore_errors=True)
+                for home in (folder, *folder.iterdir()):
+                    shutil.rmtree(socket_folder(home), ignore_errors=True)
                 shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -52,9 +52,9 @@ class Machine:
         for name, place in places.items():
             monkeypatch.setattr(bootstrapping, name, place)
         monkeypatch.setattr(bootstrapping, "_succeeds", self.run)
-        monkeypatch.setattr(bootstrapping.venv, "EnvBuilder", _QuickBuilder)
+        monkeypatch.setattr("config.bootstrapping.venv.EnvBuilder", _QuickBuilder)
         monkeypatch.setattr(bootstrapping, "_npm_version", lambda npm: 10)
-        monkeypatch.setattr(bootstrapping.shutil, "which", self.programs.get)
+        monkeypatch.setattr("config.bootstrapping.shutil.which", self.programs.get)
 
     def run(self, command: list[str], **_options: object) -> bool:
         self.commands.append(command)
@@ -136,7 +136,7 @@ def test_uv_goes_first_and_pip_is_there_when_it_fails(machine: Machine) -> None:
 def test_a_python_without_ensurepip_names_the_package_to_install(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bootstrapping.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("config.bootstrapping.importlib.util.find_spec", lambda name: None)
     with pytest.raises(Refused, match="apt-get install python3-venv"):
         ensure_environment(dev=False)
     machine.programs["uv"] = "/usr/bin/uv"
@@ -176,7 +176,7 @@ def test_a_program_that_is_not_there_does_not_succeed() -> None:
 def test_the_script_refuses_another_c_library(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bootstrapping.os, "confstr", lambda name: None)
+    monkeypatch.setattr("config.bootstrapping.os.confstr", lambda name: None)
     assert bootstrapping.main(["check"]) == 2
     assert "a Linux with glibc is needed" in capsys.readouterr().err
 

@@ -96,7 +96,7 @@ def test_the_machine_s_own_programs_do_where_no_wheel_has_any(
 def test_a_platform_without_programs_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(binaries, "_package_folder", lambda name: [])
     monkeypatch.setattr(binaries, "_POSTGRES_FOLDERS", ())
-    monkeypatch.setattr(binaries.shutil, "which", lambda name: None)
+    monkeypatch.setattr("config.binaries.shutil.which", lambda name: None)
     with pytest.raises(Refused, match=r"apt-get install postgresql.*DATABASE_URL"):
         find_postgres()
     with pytest.raises(Refused, match=r"apt-get install redis-server.*REDIS_URL"):
@@ -192,21 +192,18 @@ def test_sockets_have_a_short_path_wherever_the_home_is(
 ) -> None:
     deep = tmp_path / "so long a name that no socket would fit below it" / ("x" * 100)
     for folder in (deep, tmp_path / "with, comma"):
-        monkeypatch.setattr(embedded.tempfile, "gettempdir", lambda folder=folder: str(folder))
-        sockets = socket_folder(deep)
-        assert sockets.parent == Path("/tmp")  # noqa: S108 - what is being tested
-        sockets.rmdir()
-    monkeypatch.setattr(embedded.tempfile, "gettempdir", lambda: "/nonexistent")
-    with pytest.raises(Refused, match="set TMPDIR"):
-        socket_folder(deep)
+        monkeypatch.setattr("config.embedded.tempfile.gettempdir", lambda folder=folder: str(folder))
+        assert socket_folder(deep).parent == Path("/tmp")  # noqa: S108 - what is being tested
+        assert socket_folder(deep) != socket_folder(tmp_path)
 
 
-def test_sockets_are_not_put_into_another_s_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(embedded, "_LONGEST_FOLDER_BYTES", 1000)
-    sockets = socket_folder(tmp_path)
+def test_sockets_are_put_into_a_private_folder_or_nowhere(tmp_path: Path, home: Home) -> None:
+    sockets = tmp_path / "sockets"
+    sockets.mkdir(mode=0o755)
+    embedded._make_private(sockets)
     assert sockets.stat().st_mode & 0o777 == 0o700
-    sockets.rmdir()
-    sockets.symlink_to(tmp_path)
+    (tmp_path / "link").symlink_to(sockets)
     with pytest.raises(Refused, match="belongs to somebody else"):
-        socket_folder(tmp_path)
+        embedded._make_private(tmp_path / "link")
+    with pytest.raises(Refused, match="set TMPDIR"):
+        embedded._make_private(tmp_path / "nowhere" / "sockets")

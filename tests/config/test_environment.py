@@ -119,4 +119,3 @@ def test_the_address_of_the_embedded_database_is_read_whole(tmp_path: Path) -> N
         redis.Redis.from_url(urls["REDIS_URL"]).connection_pool.connection_kwargs["path"]
         == f"{folder}/redis.sock"
     )
-    folder.rmdir()

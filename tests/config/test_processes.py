@@ -84,7 +84,7 @@ def test_a_child_that_keeps_dying_waits_longer_each_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1000.0]
-    monkeypatch.setattr(children.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("config.children.time.monotonic", lambda: clock[0])
     child = Child("child", ["true"], log=tmp_path / "child.log")
     delays = []
     for _ in range(7):
