@@ -12,23 +12,25 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import redis.asyncio
 from django.conf import settings
-from redis.exceptions import RedisError
 
 from gateway.asgi import Headers
 from gateway.errors import Refusal, rate_limit_exceeded
+from gateway.redis_pipe import RedisAway, RedisPipe
 from keys.authenticating import Credential
 
 logger = logging.getLogger(__name__)
 
-_TIMEOUT_S = 0.1
 _PAUSE_S = 1.0
 _MINUTE_S = 60
 _SECOND_MS = 1000
 _NO_LIMIT = -1
 _LOCAL_KEYS = 10_000
-_SCRIPT = (Path(__file__).parent / "window.lua").read_text()
+_COUNT = (Path(__file__).parent / "window.lua").read_text()
+# A counter that has gone meanwhile must not come back without an expiry.
+_CORRECT = """
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then redis.call('HINCRBY', KEYS[1], ARGV[1], ARGV[2]) end
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,7 @@ class Windows:
     """The sliding minutes of all keys, in Redis, and in this process while Redis is away."""
 
     def __init__(self) -> None:
-        self._redis = redis.asyncio.Redis.from_url(
-            settings.REDIS_URL, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S
-        )
-        self._script = self._redis.register_script(_SCRIPT)
+        self._redis = RedisPipe(settings.REDIS_URL, _COUNT, _CORRECT)
         self._local = LocalMinutes()
         self._away_until = 0.0
         self._corrections: set[asyncio.Task[None]] = set()
@@ -92,21 +91,17 @@ class Windows:
             task.add_done_callback(self._corrections.discard)
 
     async def close(self) -> None:
-        await asyncio.gather(*self._corrections, return_exceptions=True)
-        await self._redis.aclose()
+        await asyncio.gather(*self._corrections)
+        await self._redis.close()
 
     async def _count(self, credential: Credential, *, tokens: int, processes: int) -> Counted:
         limits = (credential.requests_per_minute, credential.tokens_per_minute)
         if time.monotonic() >= self._away_until:
+            arguments = [_NO_LIMIT if limit is None else limit for limit in limits]
             try:
-                async with asyncio.timeout(_TIMEOUT_S):
-                    answer = await self._script(
-                        keys=[_name(credential.key_id)],
-                        args=[*(_NO_LIMIT if limit is None else limit for limit in limits), tokens],
-                    )
-            except (RedisError, OSError, TimeoutError) as error:
-                logger.warning("Redis does not answer (%s); counting by process", type(error).__name__)
-                self._away_until = time.monotonic() + _PAUSE_S
+                answer = await self._redis.run(_COUNT, _name(credential.key_id), *arguments, tokens)
+            except RedisAway as error:
+                self._stay_away(error)
             else:
                 allowed, requests, counted_tokens, reset_ms, retry_ms, second, refused = answer
                 if allowed:
@@ -119,13 +114,14 @@ class Windows:
 
     async def _correct(self, key_id: int, second: int, difference: int) -> None:
         try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                name = _name(key_id)
-                # A counter that has gone meanwhile must not come back without an expiry.
-                if await self._redis.hexists(name, f"t{second}"):
-                    await self._redis.hincrby(name, f"t{second}", difference)
-        except (RedisError, OSError, TimeoutError):
-            self._away_until = time.monotonic() + _PAUSE_S
+            await self._redis.run(_CORRECT, _name(key_id), f"t{second}", difference)
+        except RedisAway as error:
+            self._stay_away(error)
+
+    def _stay_away(self, error: RedisAway) -> None:
+        if time.monotonic() >= self._away_until:
+            logger.warning("Redis is away (%s); counting by process", error)
+        self._away_until = time.monotonic() + _PAUSE_S
 
 
 class LocalMinutes:

@@ -1,0 +1,87 @@
+"""One connection for many commands: answers in order, and a clear word when Redis is away."""
+
+import asyncio
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+from gateway.redis_pipe import RedisAway, RedisPipe
+
+ECHO = "return {KEYS[1], ARGV[1]}"
+BROKEN = "return redis.call('NOSUCHCOMMAND')"
+
+
+def run(pipe: RedisPipe, *scripts: tuple[str, str, str]) -> list[object]:
+    async def go() -> list[object]:
+        try:
+            return list(
+                await asyncio.gather(*[pipe.run(*script) for script in scripts], return_exceptions=True)
+            )
+        finally:
+            await pipe.close()
+
+    return asyncio.run(go())
+
+
+def test_many_commands_at_once_get_their_own_answers() -> None:
+    answers = run(RedisPipe(settings.REDIS_URL, ECHO), *[(ECHO, f"key{n}", str(n)) for n in range(200)])
+
+    assert answers == [[f"key{n}".encode(), str(n).encode()] for n in range(200)]
+
+
+def test_a_script_that_redis_does_not_know_or_cannot_run_counts_as_away() -> None:
+    (unknown,) = run(RedisPipe(settings.REDIS_URL), (f"return '{uuid.uuid4()}'", "key", "1"))
+    (broken,) = run(RedisPipe(settings.REDIS_URL, BROKEN), (BROKEN, "key", "1"))
+
+    assert isinstance(unknown, RedisAway)
+    assert "NOSCRIPT" in str(unknown)
+    assert isinstance(broken, RedisAway)
+
+
+def test_after_a_failure_it_connects_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def go() -> object:
+        pipe = RedisPipe(settings.REDIS_URL, ECHO, BROKEN)
+        with pytest.raises(RedisAway):
+            await pipe.run(BROKEN, "key", "1")
+        return await pipe.run(ECHO, "key", "1")
+
+    assert asyncio.run(go()) == [b"key", b"1"]
+
+
+@pytest.mark.parametrize(
+    "url", ["unix:///nowhere/redis.sock", "redis://127.0.0.1:1/0", "rediss://127.0.0.1:1/0"]
+)
+def test_nobody_there_is_told_at_once(url: str) -> None:
+    (answer,) = run(RedisPipe(url, ECHO), (ECHO, "key", "1"))
+
+    assert isinstance(answer, RedisAway)
+
+
+def test_silence_is_given_up_after_a_tenth_of_a_second(tmp_path: Path) -> None:
+    async def go() -> float:
+        server = await asyncio.start_unix_server(
+            lambda _reader, _writer: asyncio.sleep(5), tmp_path / "silent"
+        )
+        started = time.monotonic()
+        with pytest.raises(RedisAway):
+            await RedisPipe(f"unix://{tmp_path}/silent?db=1", ECHO).run(ECHO, "key", "1")
+        took = time.monotonic() - started
+        server.close()
+        return took
+
+    assert 0.05 < asyncio.run(go()) < 1
+
+
+def test_an_event_loop_that_is_late_itself_does_not_blame_redis() -> None:
+    async def go() -> object:
+        pipe = RedisPipe(settings.REDIS_URL, ECHO)
+        await pipe.run(ECHO, "key", "0")
+        asking = asyncio.get_running_loop().create_task(pipe.run(ECHO, "key", "1"))
+        await asyncio.sleep(0)
+        time.sleep(0.3)  # noqa: ASYNC251 - the event loop is late, which is the point
+        return await asking
+
+    assert asyncio.run(go()) == [b"key", b"1"]
