@@ -157,13 +157,8 @@ class Instance:
 
     def tollgate(self, *arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
         """Run any command of `./tollgate` on its home."""
-        return subprocess.run(
-            [str(ROOT / "tollgate"), *arguments],
-            env=self._environ(),
-            capture_output=True,
-            text=True,
-            check=check,
-        )
+        command = tethered([str(ROOT / "tollgate"), *arguments], death_signal=signal.SIGTERM)
+        return subprocess.run(command, env=self._environ(), capture_output=True, text=True, check=check)
 
     def get(self, path: str) -> int:
         """The status of a GET, or 0 when nobody answers."""

@@ -42,12 +42,10 @@ def _start() -> None:
     needs = Needs.of(os.environ)
     for name in setting_names() - {"DATABASE_URL", "REDIS_URL"}:
         os.environ.pop(name, None)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    home = Home(folder)
     cleaning = contextlib.ExitStack()
     atexit.register(cleaning.close)
-    cleaning.callback(shutil.rmtree, folder, ignore_errors=True)
-    cleaning.enter_context(home.locked("test"))
+    folder = _make_locked_home(cleaning)
+    home = Home(folder)
     services = Embedded(home, postgres=needs.postgres, redis=needs.redis, durable=False, max_connections=200)
     cleaning.callback(services.stop)
     environ = for_children(os.environ, {})
@@ -57,6 +55,15 @@ def _start() -> None:
     os.environ.update(services.urls)
     os.environ.update(TEST_ENVIRONMENT)
     os.environ[_RUN_HOME] = str(folder)
+
+
+def _make_locked_home(cleaning: contextlib.ExitStack) -> Path:
+    """A folder that gets its name after its lock, or a run that starts just now could sweep it away in between."""
+    draft = Path(tempfile.mkdtemp(prefix="tollgate-draft-"))
+    folder = draft.with_name(draft.name.replace("tollgate-draft-", _PREFIX))
+    cleaning.callback(shutil.rmtree, folder, ignore_errors=True)
+    cleaning.enter_context(Home(draft).locked("test"))
+    return draft.rename(folder)
 
 
 def _sweep_abandoned_homes() -> None:
