@@ -19,9 +19,12 @@ PREMIUM = {"tier": Model.Tier.PREMIUM, "input_price": "5", "output_price": "25"}
 @pytest.fixture
 def impatient(stage: Stage, sandbox_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     home = tmp_path_factory.mktemp("impatient")
-    patience = {"GATEWAY_FIRST_BYTE_TIMEOUT_S": "0.5", "GATEWAY_IDLE_TIMEOUT_S": "0.5"}
     with server.running(
-        sandbox_url=sandbox_url, home=home, GATEWAY_CATALOGUE_EVERY_S="0.05", **patience
+        sandbox_url=sandbox_url,
+        home=home,
+        GATEWAY_CATALOGUE_EVERY_S="0.05",
+        GATEWAY_FIRST_BYTE_TIMEOUT_S="0.5",
+        GATEWAY_IDLE_TIMEOUT_S="0.5",
     ) as gateway:
         yield replace(stage, gateway=gateway)
 
