@@ -1,0 +1,188 @@
+"""People whose pages the browser looks at: one with everything in it, one with nothing yet, and an operator.
+
+`furnish` is called by tests, and `make` by the process of the instance that it starts: the instance has a database of
+its own.
+"""
+
+import datetime as dt
+import json
+from dataclasses import asdict, dataclass
+
+from allauth.account.models import EmailAddress
+
+from accounts.models import Account, Plan, User
+from billing import budgets, topping_up
+from billing.models import Budget, TopUp
+from catalog.models import Model
+from keys import issuing, revoking
+from keys.models import ApiKey
+from tests.factories import make_account, make_user, now
+from tests.instance import Instance
+from tests.usage.rows import make_record
+from usage.models import Anomaly, UsageRecord
+
+PASSWORD = "a password of nobody 7"
+OWNER = "a-rather-long-address-of-a-person-with-many-keys@research.example.com"
+NEWCOMER = "newcomer@example.com"
+OPERATOR = "operator@example.com"
+BASIC, PREMIUM = "deepseek-v4-flash", "claude-opus-4.8"
+# What people type without thinking of the width of a phone.
+_LONG_NAME = "nightly-evaluation-of-the-retrieval-pipeline-without-a-single-space-in-its-name"
+
+
+@dataclass(frozen=True, slots=True)
+class Furniture:
+    """What there is to look at: ids for addresses."""
+
+    key: int
+    long_key: int
+    disabled_key: int
+    revoked_key: int
+    expired_key: int
+    paid: int
+    pending: int
+    canceled: int
+    pending_reference: str
+    completed: str
+    refused: str
+    account: int
+
+
+def furnish(instance: Instance) -> Furniture:
+    """Make the people in a running instance."""
+    made = instance.manage("shell", "-v", "0", "-c", "from tests.e2e import furnishing; furnishing.make()")
+    assert made.returncode == 0, made.stderr
+    return Furniture(**json.loads(made.stdout))
+
+
+def make() -> None:
+    """In a process of the instance: make them, and print what was made as JSON."""
+    owner = _person(OWNER)
+    account = make_account(plan=Plan.PAY_AS_YOU_GO, credit="100", user=owner)
+    make_account(user=_person(NEWCOMER))
+    _person(OPERATOR, is_staff=True, is_superuser=True)
+    key, long_key, disabled, revoked, expired = _make_keys(account, owner)
+    paid, pending, canceled = _make_topups(account, owner)
+    completed, refused = _make_usage(account, [key, long_key])
+    made = Furniture(
+        key=key.pk,
+        long_key=long_key.pk,
+        disabled_key=disabled.pk,
+        revoked_key=revoked.pk,
+        expired_key=expired.pk,
+        paid=paid.pk,
+        pending=pending.pk,
+        canceled=canceled.pk,
+        pending_reference=pending.provider_reference,
+        completed=str(completed.pk),
+        refused=str(refused.pk),
+        account=account.pk,
+    )
+    print(json.dumps(asdict(made)))  # noqa: T201 - `furnish` reads it
+
+
+def _person(email: str, **fields: bool) -> User:
+    user = make_user(email, **fields)
+    user.set_password(PASSWORD)
+    user.save()
+    EmailAddress.objects.create(user=user, email=user.email, verified=True, primary=True)
+    return user
+
+
+def _make_keys(account: Account, owner: User) -> list[ApiKey]:
+    """One as they mostly are, one with everything set, and one each that is disabled, revoked and expired."""
+    at = now()
+    plain = issuing.issue(
+        account=account,
+        actor=owner,
+        name="Production API",
+        at=at,
+        environment=ApiKey.Environment.PRODUCTION,
+        owner=owner,
+        purpose="Answers our customers in the help center",
+    ).key
+    full = issuing.issue(
+        account=account,
+        actor=owner,
+        name=_LONG_NAME,
+        at=at,
+        environment=ApiKey.Environment.STAGING,
+        owner=owner,
+        purpose="Compares every candidate with last week's winner, and writes a report about it",
+        allowed_models=[BASIC, PREMIUM],
+        allowed_endpoints=["chat/completions"],
+        allowed_networks=["2001:db8:85a3::8a2e:370:7334/128"],
+        requests_per_minute=120,
+    ).key
+    disabled, revoked, expired = (
+        issuing.issue(account=account, actor=owner, name=name, at=at).key
+        for name in ("On leave", "Leaked in a notebook", "Summer school")
+    )
+    budgets.set_key_budget(
+        key=plain, period=Budget.Period.MONTH, limit_nanousd=50_000_000_000, actor=owner, at=at
+    )
+    revoking.disable(key=disabled, actor=owner, at=at)
+    revoking.revoke(key=revoked, actor=owner, at=at)
+    ApiKey.objects.filter(pk=expired.pk).update(expires_at=at - dt.timedelta(days=2))
+    return [plain, full, disabled, revoked, expired]
+
+
+def _make_topups(account: Account, owner: User) -> list[TopUp]:
+    """One that was paid, one that waits and one that was canceled."""
+    paid, pending, canceled = (
+        topping_up.start(
+            account=account, actor=owner, credit_nanousd=usd * 10**9, provider="sandbox", at=now()
+        )
+        for usd in (20, 50, 100)
+    )
+    topping_up.finish(
+        provider="sandbox",
+        reference=paid.provider_reference,
+        paid_total_nanousd=paid.total_nanousd,
+        at=now(),
+    )
+    topping_up.cancel(topup=canceled, actor=owner)
+    return [paid, pending, canceled]
+
+
+def _make_usage(account: Account, keys: list[ApiKey]) -> list[UsageRecord]:
+    """A month of requests, charged as settlements charge them, one refusal, and a spike that was noticed.
+
+    Returns one request that was completed and one that was refused.
+    """
+    slugs = [BASIC, PREMIUM, "gpt-5.5", "glm-5", "kimi-k2.6"]
+    models = list(Model.objects.filter(slug__in=slugs).order_by("slug"))
+    records = [
+        make_record(
+            account=account,
+            key=keys[day % 3 % 2],
+            model=models[(day * 7 + turn) % len(models)],
+            at=now() - dt.timedelta(days=day, minutes=5 * turn + 1),
+            input_tokens=1_200 + 311 * day,
+            output_tokens=240 + 57 * turn,
+            cost_nanousd=21_437_500 + 7_654_321 * (day % 9) + 912_345 * turn,
+            user_agent="OpenAI/Python 3.52.0",
+        )
+        for day in range(30)
+        for turn in range(3)
+    ]
+    refused = make_record(
+        account=account,
+        key=keys[0],
+        model=models[0],
+        at=now(),
+        outcome=UsageRecord.Outcome.REFUSED,
+        status=429,
+        error_code="rate_limit_exceeded",
+    )
+    Anomaly.objects.create(
+        account=account,
+        key=keys[1],
+        model=models[0],
+        hour=now().replace(minute=0, second=0, microsecond=0) - dt.timedelta(hours=3),
+        expected_nanousd=410_000_000,
+        threshold_nanousd=2_000_000_000,
+        observed_nanousd=9_875_432_100,
+        mailed_at=now(),
+    )
+    return [records[0], refused]
