@@ -1,5 +1,6 @@
 """Usage in the operator's admin: to look at, never to edit."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
     ReadOnly = admin.ModelAdmin[Any]
 else:
     ReadOnly = admin.ModelAdmin
+
+
+class _UpstreamFilter(admin.AllValuesFieldListFilter):
+    """Every upstream that was called, and a name for "none was", which is an empty text."""
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        for choice in super().choices(changelist):
+            yield {**choice, "display": choice["display"] or "None called"}
 
 
 class _ReadOnlyAdmin(ReadOnly):
@@ -57,7 +66,7 @@ class UsageRecordAdmin(_ReadOnlyAdmin):
         "id", "started_at", "account", "key", "model", "outcome", "status", "error_code",
         "input_tokens", "output_tokens", charged_usd, "latency_ms",
     )  # fmt: skip
-    list_filter = ("outcome", "status", "is_estimated", "upstream")
+    list_filter = ("outcome", "status", "is_estimated", ("upstream", _UpstreamFilter))
     search_fields = ("=id", "=account__name", "=client_request_id")
     ordering = ("-id",)
 
