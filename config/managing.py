@@ -1,4 +1,4 @@
-"""Runs one command with PostgreSQL, Redis and the secrets at hand: `./tollgate manage` and `./tollgate bench`.
+"""`./tollgate manage`: runs one command with PostgreSQL, Redis and the secrets at hand.
 
 The running instance lends what it has. If there is none, the services are started for as long as the command takes.
 Standard output is the command's alone; notices of ours go to standard error.
@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from config import environment
 from config.embedded import Embedded
@@ -39,36 +38,19 @@ _SIGNAL_EXIT_BASE = 128
 def manage(arguments: Sequence[str]) -> int:
     """Run `manage.py` with these arguments, in the caller's working directory; return its exit code."""
     command = [sys.executable, str(ROOT / "manage.py"), *arguments]
-    return _run_with_services(command, needs_prepared=bool(set(arguments[:1]) - _NEED_NO_PREPARED_DATABASE))
-
-
-def bench(arguments: Sequence[str]) -> int:
-    """Run the module `bench.<name>`; return its exit code.
-
-    Raises:
-        Refused: there is no benchmark of that name.
-    """
-    name = arguments[0]
-    names = sorted(path.stem for path in (ROOT / "bench").glob("[a-z]*.py"))
-    if name not in names:
-        raise Refused(f"there is no benchmark {name!r}: choose from {', '.join(names) or 'none yet'}")
-    command = [sys.executable, "-m", f"bench.{name}", *arguments[1:]]
-    return _run_with_services(command, needs_prepared=True, folder=ROOT)
-
-
-def _run_with_services(command: list[str], *, needs_prepared: bool, folder: Path | None = None) -> int:
+    needs_prepared = bool(set(arguments[:1]) - _NEED_NO_PREPARED_DATABASE)
     home = Home.of(os.environ)
     needs = environment.Needs.of(os.environ)
     if not needs.postgres and not needs.redis:
         home.make()
-        return _run(command, _environ(home, {}), folder)
+        return _run(command, _environ(home, {}))
     while True:
-        with home.locked(" ".join(["manage", *command[2:3]])) as is_ours:
+        with home.locked(" ".join(["manage", *arguments[:1]])) as is_ours:
             if is_ours:
-                return _run_with_own_services(home, command, needs_prepared=needs_prepared, folder=folder)
+                return _run_with_own_services(home, command, needs_prepared=needs_prepared)
         borrowed = _wait_for_instance(home)
         if borrowed is not None:
-            return _run(command, environment.for_children(os.environ, {**borrowed, **_given()}), folder)
+            return _run(command, environment.for_children(os.environ, {**borrowed, **_given()}))
 
 
 def _given() -> dict[str, str]:
@@ -95,9 +77,7 @@ def _wait_for_instance(home: Home) -> dict[str, str] | None:
         time.sleep(_POLL_S)
 
 
-def _run_with_own_services(
-    home: Home, command: list[str], *, needs_prepared: bool, folder: Path | None
-) -> int:
+def _run_with_own_services(home: Home, command: list[str], *, needs_prepared: bool) -> int:
     needs = environment.Needs.of(os.environ)
     embedded = Embedded(home, postgres=needs.postgres, redis=needs.redis)
     environ = _environ(home, embedded.urls)
@@ -106,7 +86,7 @@ def _run_with_own_services(
         if needs_prepared and not embedded.is_migrated(migrations_on_disk()):
             say("preparing the database")
             prepare(home, environ)
-        return _run(command, environ, folder)
+        return _run(command, environ)
     finally:
         embedded.stop()
 
@@ -121,9 +101,9 @@ def _environ(home: Home, urls: dict[str, str]) -> dict[str, str]:
     return environment.for_children(os.environ, additions)
 
 
-def _run(command: list[str], environ: dict[str, str], folder: Path | None) -> int:
+def _run(command: list[str], environ: dict[str, str]) -> int:
     """Run the command on our own terminal. Ctrl-C reaches it by itself; a SIGTERM to us is handed on."""
-    process = subprocess.Popen(tethered(command, death_signal=signal.SIGTERM), env=environ, cwd=folder)
+    process = subprocess.Popen(tethered(command, death_signal=signal.SIGTERM), env=environ)
     previous = {
         signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
         signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),

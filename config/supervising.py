@@ -219,10 +219,14 @@ class Instance:
 
     def _restart(self, child: Child) -> None:
         say(f"{child.name} has ended and is started again (see {child.log})")
-        if child in self._embedded.children:
-            self._embedded.restart(child, self._environ)
-        else:
-            child.start(self._environ)
+        try:
+            if child in self._embedded.children:
+                self._embedded.restart(child, self._environ)
+            else:
+                child.start(self._environ)
+        except OSError as error:
+            # No memory or no process to be had just now: the others go on, and this one is tried again.
+            say(f"{child.name} could not be started: {error}")
         self._write_state(is_ready=True)
 
     def _write_state(self, *, is_ready: bool) -> None:

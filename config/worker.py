@@ -7,6 +7,7 @@ killed and is not missed when it dies alone. Here it is a thread, and when the t
 import os
 import signal
 import threading
+from pathlib import Path
 from typing import Any
 
 from celery import bootsteps
@@ -26,9 +27,8 @@ class Clock(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(name="beat", daemon=True)
-        self._service = Service(
-            app, max_interval=_LONGEST_NAP_S, schedule_filename=str(settings.TOLLGATE_HOME / "beat-schedule")
-        )
+        self._schedule: Path = settings.TOLLGATE_HOME / "beat-schedule"
+        self._service = Service(app, max_interval=_LONGEST_NAP_S, schedule_filename=str(self._schedule))
         self._is_stopping = False
 
     def run(self) -> None:
@@ -38,6 +38,10 @@ class Clock(threading.Thread):
             self._service.start()
         except Exception:
             logger.exception("beat has failed")
+            # A schedule that was half written when the power went must not fail again at every start. What is lost
+            # is when each task was last due; all of them find by themselves what is left to do.
+            for file in self._schedule.parent.glob(f"{self._schedule.name}*"):
+                file.unlink()
         if not self._is_stopping:
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -30,14 +30,13 @@ class Instance:
     def __init__(self, home: Path | None = None, *, is_fresh: bool = False) -> None:
         """Take a folder for TOLLGATE_HOME, or make one that goes with the test run (`remove` deletes either).
 
-        Unless it is to be fresh, its database and static files are copied from one that was prepared before, which
-        makes a start a matter of seconds.
+        Unless it is to be fresh, a test run copies its database and static files from one that was prepared before,
+        which makes a start a matter of seconds.
         """
-        self.home = home or Path(
-            tempfile.mkdtemp(prefix="instance-", dir=os.environ["TOLLGATE_TEST_RUN_HOME"])
-        )
-        if not is_fresh:
-            shutil.copytree(prepared_home(), self.home, dirs_exist_ok=True)
+        run_home = os.environ.get("TOLLGATE_TEST_RUN_HOME")
+        self.home = home or Path(tempfile.mkdtemp(prefix="tollgate-instance-", dir=run_home))
+        if run_home and not is_fresh and not (self.home / "postgres").exists():
+            shutil.copytree(_prepared_home(Path(run_home)), self.home, dirs_exist_ok=True)
         self._process: subprocess.Popen[str] | None = None
         self._extra_env: dict[str, str] = {}
         self._output = self.home.with_name(f"{self.home.name}.output")
@@ -189,9 +188,9 @@ class Instance:
         return {**inherited, "TOLLGATE_HOME": str(self.home), **self._extra_env}
 
 
-def prepared_home() -> Path:
+def _prepared_home(run_home: Path) -> Path:
     """A stopped home with everything in place; made once in a test run, by whichever worker needs it first."""
-    folder = Path(os.environ["TOLLGATE_TEST_RUN_HOME"]) / "prepared"
+    folder = run_home / "prepared"
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():

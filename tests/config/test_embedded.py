@@ -124,6 +124,24 @@ def test_a_stranger_with_the_old_process_id_does_not_stand_in_the_way(home: Home
     successor.stop()
 
 
+def test_services_that_outlived_their_supervisor_are_ended_first(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the kernel does not end them with it (macOS), or has not yet."""
+    orphaned = services(home, redis_too=True)
+    orphaned.start(dict(os.environ))
+    old_pids = {child.pid for child in orphaned.children}
+    successor = services(home, redis_too=True)
+    successor.start(dict(os.environ))
+    try:
+        assert ask(successor, "SELECT 1") == 1
+        assert [child.exit_code for child in orphaned.children] == [0, 0]
+        assert not old_pids & {child.pid for child in successor.children}
+        assert capsys.readouterr().err.count("of an instance that was killed") == 2
+    finally:
+        successor.stop()
+
+
 def test_a_service_that_cannot_start_says_why(home: Home) -> None:
     service = services(home)
     service.start(dict(os.environ))
