@@ -158,19 +158,26 @@ class Instance:
         )
 
     @property
+    def _servers(self) -> list[Child]:
+        """What answers over HTTP."""
+        return [*self._web, *([self._sandbox] if self._sandbox else [])]
+
+    @property
     def _programs(self) -> list[Child]:
         """Everything that is not PostgreSQL or Redis."""
-        return [*self._web, self._worker, *([self._sandbox] if self._sandbox else [])]
+        return [*self._servers, self._worker]
 
     def _start(self) -> None:
         say(f"data, logs and secrets are in {self._home.path}")
         warn_about_strangers(self._command.host)
         self._embedded.start(self._environ, pause=self._signals.pause)
         prepare(self._home, self._environ, pause=self._signals.pause)
-        for child in self._programs:
+        for child in self._servers:
             child.start(self._environ)
         self._write_state(is_ready=False)
         self._wait_until_ready()
+        # Not before the first page can be served: on a small machine it would only slow that down.
+        self._worker.start(self._environ)
         self._write_state(is_ready=True)
 
     def _wait_until_ready(self) -> None:
@@ -178,7 +185,7 @@ class Instance:
         name = self._additions["ALLOWED_HOSTS"].partition(",")[0].lstrip(".")
         while not answers_ready(self._listener, "localhost" if name in {"*", ""} else name):
             self._signals.pause(_LOOK_S)
-            for child in self._programs:
+            for child in self._servers:
                 if not child.is_running:
                     raise Refused(
                         f"{child.name} ended while starting; the end of {child.log}:\n{child.last_words()}"
