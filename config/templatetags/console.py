@@ -27,6 +27,14 @@ def usd(amount_nanousd: int | None) -> str:
 
 
 @register.filter
+def usd_large(amount_nanousd: int | None) -> SafeString | str:
+    """An amount in large figures: dollars and cents to see at a glance, what is finer than a cent small behind them."""
+    exact = usd(amount_nanousd)
+    coarse, finer = exact[: exact.find(".") + 3], exact[exact.find(".") + 3 :]
+    return format_html('{}<span class="usd-finer">{}</span>', coarse, finer) if finer else exact
+
+
+@register.filter
 def number(value: int | None) -> str:
     """A count with thousands separators."""
     return "-" if value is None else f"{value:,}"
