@@ -88,7 +88,7 @@ def _servable(model: Model) -> Servable:
 
 def _targets(model: Model) -> tuple[Target, ...]:
     if is_sandboxed():
-        return (Target(SANDBOX, settings.SANDBOX_UPSTREAM_URL, "sandbox", model.slug, "max_tokens"),)
+        return (Target(SANDBOX, settings.SANDBOX_UPSTREAM_URL, "no-key-needed", model.slug, "max_tokens"),)
     upstreams = [upstream for upstream in model.upstreams.all() if upstream.is_enabled and _key_of(upstream)]
     return tuple(
         Target(

@@ -19,6 +19,7 @@ from django.conf import settings
 from uuid_utils.compat import uuid7
 
 from gateway.errors import Refusal, request_timed_out, request_too_large
+from keys.secrets import masked
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -70,13 +71,13 @@ class Exchange:
     def user_agent(self) -> str:
         """The family of the client's software, `OpenAI/Python`, without a version."""
         match = _FAMILY.match(self.headers.get(b"user-agent", b"").decode("latin-1"))
-        return match.group()[:40] if match else ""
+        return masked(match.group())[:40] if match else ""
 
     @property
     def client_request_id(self) -> str:
         """The client's own request id, kept as it says and never used."""
         sent = self.headers.get(b"x-request-id", b"").decode("latin-1")
-        return "".join(character for character in sent if character.isprintable())[:_MAX_CLIENT_REQUEST_ID]
+        return masked("".join(filter(str.isprintable, sent)))[:_MAX_CLIENT_REQUEST_ID]
 
     async def read_body(self) -> bytes:
         """The whole body. Raises Refusal when it is too large (while reading) or slower than 30 seconds."""

@@ -23,6 +23,7 @@ from gateway.errors import (
 )
 from gateway.parsing import Asked, parse_chat
 from gateway.plant import Plant
+from gateway.request_log import refuse, start_record
 from gateway.streaming import relay
 from gateway.walk import Walk
 from keys.authenticating import Credential
@@ -51,7 +52,7 @@ async def complete(plant: Plant, exchange: Exchange) -> None:
     try:
         credential = await plant.credentials.authenticate(exchange, endpoint=ENDPOINT)
     except RefusedCaller as refused:
-        await refuse(plant, exchange, refused.credential, refused)
+        await refuse(plant, exchange, refused, start_record(exchange, refused.credential, ENDPOINT))
         return
     finished = start_record(exchange, credential, ENDPOINT)
     walk = None
@@ -61,7 +62,7 @@ async def complete(plant: Plant, exchange: Exchange) -> None:
     except Refusal as refusal:
         if walk is not None:
             walk.correct_window(0)
-        await refuse(plant, exchange, credential, refusal, finished)
+        await refuse(plant, exchange, refusal, finished)
         return
     try:
         await _serve(walk, walk.admitted)
@@ -74,42 +75,6 @@ async def complete(plant: Plant, exchange: Exchange) -> None:
         if not walk.is_settled:
             walk.fail(temporarily_unavailable("The gateway"))
             await asyncio.shield(walk.settle(None, outcome=UsageRecord.Outcome.INTERRUPTED))
-
-
-def start_record(exchange: Exchange, credential: Credential, endpoint: str) -> FinishedRequest:
-    """What is known of a request from its start; as it stands, it is the record of an interrupted one."""
-    return FinishedRequest(
-        id=exchange.id,
-        account_id=credential.account_id,
-        key_id=credential.key_id,
-        endpoint=endpoint,
-        outcome=UsageRecord.Outcome.INTERRUPTED,
-        status=0,
-        started_at=exchange.started_at,
-        ended_at=exchange.started_at,
-        ip_address=exchange.ip_address,
-        user_agent=exchange.user_agent,
-        client_request_id=exchange.client_request_id,
-    )
-
-
-async def refuse(
-    plant: Plant,
-    exchange: Exchange,
-    credential: Credential,
-    refusal: Refusal,
-    finished: FinishedRequest | None = None,
-) -> None:
-    """Answer the refusal, and put it in the account's request log."""
-    finished = finished or start_record(exchange, credential, ENDPOINT)
-    finished.outcome = UsageRecord.Outcome.REFUSED
-    finished.status = refusal.status
-    finished.error_code = refusal.code
-    finished.error_message = refusal.message[:500]
-    finished.ended_at = timezone.now()
-    finished.latency_ms = exchange.elapsed_ms
-    plant.teller.note(finished)
-    await exchange.refuse(refusal)
 
 
 async def _prepare(
@@ -164,7 +129,7 @@ async def _admit(walk: Walk) -> Admitted:
             case BudgetReached():
                 raise key_limit_reached(decision)
             case AllowanceExhausted():
-                raise daily_allowance_exhausted(decision, now=timezone.now())
+                raise daily_allowance_exhausted(decision, now=timezone.now(), headers=walk.headers())
         # The policy has changed since it was read: judge by what holds now.
         walk.credential = await plant.credentials.authenticate(exchange, endpoint=ENDPOINT, is_fresh=True)
         authorizing.judge_model(walk.credential, asked=walk.asked, catalogue=plant.catalogue)
@@ -222,7 +187,7 @@ async def _answer(walk: Walk, admitted: Admitted, target: Target, response: aioh
     walk.finished.finish_reason = metering.finish_reason(choices)
     await walk.settle(usage)
     cost: Headers = [
-        (b"x-tollgate-cost-usd", usd_string(walk.finished.charged_nanousd).encode()),
+        (b"x-tollgate-cost-usd", usd_string(walk.charged_nanousd).encode()),
         (b"x-tollgate-held-usd", usd_string(admitted.held_nanousd).encode()),
         (b"x-tollgate-upstream", target.name.encode()),
     ]

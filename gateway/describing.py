@@ -19,9 +19,11 @@ from catalog.pricing import TokenPrice
 from catalog.serving import Servable
 from gateway import authorizing
 from gateway.asgi import Exchange
+from gateway.credentials import RefusedCaller
 from gateway.errors import INVALID_REQUEST, Refusal, invalid_value, model_not_found
 from gateway.plant import Plant
 from gateway.reading import read
+from gateway.request_log import refuse, start_record
 from keys.authenticating import Credential
 from keys.models import KeySecret
 from usage import queries
@@ -31,7 +33,11 @@ from usage.models import UsageRecord
 async def describe(plant: Plant, exchange: Exchange, endpoint: str, argument: str) -> None:
     """Answer one GET. Raises Refusal."""
     # The policy's list of endpoints concerns what costs something; these only describe.
-    credential = await plant.credentials.authenticate(exchange, endpoint="", is_fresh=True)
+    try:
+        credential = await plant.credentials.authenticate(exchange, endpoint="", is_fresh=True)
+    except RefusedCaller as refused:
+        await refuse(plant, exchange, refused, start_record(exchange, refused.credential, endpoint))
+        return
     if endpoint == "models":
         document = _models(plant, credential, argument)
     elif endpoint == "key":

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from catalog.money import usd_string
+from keys.secrets import masked
 from usage.admission import AllowanceExhausted, BudgetReached, CreditsInsufficient
 
 INVALID_REQUEST = "invalid_request_error"
@@ -32,12 +33,14 @@ class Refusal(Exception):
         param: str | None = None,
         headers: Iterable[tuple[bytes, bytes]] = (),
     ) -> None:
+        # A client may have put its key anywhere: into a model's name, an address, a field that the upstream quotes.
+        message = masked(message)
         super().__init__(message)
         self.status = status
         self.type = type
-        self.code = code
+        self.code = masked(code)
         self.message = message
-        self.param = param
+        self.param = None if param is None else masked(param)
         self.headers = list(headers)
 
     def as_json(self) -> dict[str, Any]:
@@ -265,9 +268,11 @@ def key_limit_reached(facts: BudgetReached) -> Refusal:
     )
 
 
-def daily_allowance_exhausted(facts: AllowanceExhausted, *, now: dt.datetime) -> Refusal:
+def daily_allowance_exhausted(
+    facts: AllowanceExhausted, *, now: dt.datetime, headers: Iterable[tuple[bytes, bytes]]
+) -> Refusal:
     running = f" and {facts.held_tokens:,} more are reserved by running requests" if facts.held_tokens else ""
-    headers = retry_after((facts.resets_at - now).total_seconds() * 1000)
+    wait = retry_after((facts.resets_at - now).total_seconds() * 1000)
     return Refusal(
         429,
         QUOTA,
@@ -275,7 +280,7 @@ def daily_allowance_exhausted(facts: AllowanceExhausted, *, now: dt.datetime) ->
         f"The account's daily allowance is used up: {facts.tokens:,} of {facts.tokens_limit:,} tokens{running}, "
         f"{facts.requests:,} of {facts.requests_limit:,} requests. It frees at {_moment(facts.resets_at)}; with "
         "credits from the Billing page you can go on at once.",
-        headers=[*headers, _DO_NOT_RETRY],
+        headers=[*headers, *wait, _DO_NOT_RETRY],
     )
 
 
@@ -295,7 +300,7 @@ def rate_limit_exceeded(
         "rate_limit_exceeded",
         f"This key may use {limit:,} {what} a minute and has used {used:,}. {wait}, or raise the key's limit or the "
         "account's plan.",
-        headers=[*headers, *(retry_after(retry_ms) if can_ever else [_DO_NOT_RETRY])],
+        headers=[*headers, *retry_after(retry_ms), *([] if can_ever else [_DO_NOT_RETRY])],
     )
 
 

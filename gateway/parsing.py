@@ -67,8 +67,7 @@ def parse_chat(body: bytes) -> Asked:
             raise invalid_value(f"messages[{index}]", "a message is an object with a `role`")
         if not isinstance(message.get("content"), str | list | None):
             raise invalid_value(f"messages[{index}].content", "it must be a string or a list of parts")
-    _check_number(document, "temperature", low=0, high=2)
-    _check_number(document, "top_p", low=0, high=1)
+    _check_types(document)
     is_streamed = _boolean(document, "stream")
     return Asked(
         document=document,
@@ -78,15 +77,37 @@ def parse_chat(body: bytes) -> Asked:
         output_limit=_output_limit(document),
         choices=_whole_number(document, "n", high=_MAX_CHOICES) or 1,
         input_bytes=len(body),
-        input_characters=sum(_characters(document.get(part)) for part in _INPUT_PARTS),
+        input_characters=sum(_characters(value) for name, value in document.items() if name not in _CONTROLS),
     )
 
 
-_PROTOCOL_VALUES = frozenset({"role", "type"})
+_RANGES = {
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+    "frequency_penalty": (-2, 2),
+    "presence_penalty": (-2, 2),
+    "top_logprobs": (0, 20),
+}
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "tools": ((list,), "a list"),
+    "tool_choice": ((str, dict), "a string or an object"),
+    "stop": ((str, list), "a string or a list of strings"),
+    "seed": ((int,), "a whole number"),
+    "logprobs": ((bool,), "true or false"),
+    "logit_bias": ((dict,), "an object"),
+    "user": ((str,), "a string"),
+    "metadata": ((dict,), "an object"),
+    "response_format": ((dict,), "an object"),
+    "reasoning_effort": ((str,), "a string"),
+    "parallel_tool_calls": ((bool,), "true or false"),
+}
+# What steers a request and is not read by the model. Everything else a client sends may be input.
+_CONTROLS = frozenset({"model", "metadata", "user", "safety_identifier", "prompt_cache_key", "sandbox"})
+# The protocol's own words are not the client's input, as long as they are words.
 _PROTOCOL_KEYS = frozenset(
     {"role", "type", "content", "text", "name", "function", "parameters", "image_url", "url"}
 )
-_INPUT_PARTS = ("messages", "tools", "functions", "response_format")
+_WORD = 32
 
 
 class _DuplicateKeyError(ValueError):
@@ -119,12 +140,15 @@ def _characters(value: object) -> int:
     if isinstance(value, list):
         return sum(map(_characters, value))
     if isinstance(value, dict):
-        # The protocol's own words are not the client's input; anything else, even a key, may reach the model.
         return sum(
-            (0 if key in _PROTOCOL_KEYS else len(key)) + (0 if key in _PROTOCOL_VALUES else _characters(item))
+            (0 if key in _PROTOCOL_KEYS else len(key)) + (0 if _is_word(key, item) else _characters(item))
             for key, item in value.items()
         )
     return 0
+
+
+def _is_word(key: str, value: object) -> bool:
+    return key in ("role", "type") and isinstance(value, str) and len(value) <= _WORD
 
 
 def _model(document: dict[str, Any]) -> str:
@@ -151,6 +175,17 @@ def _wants_usage(document: dict[str, Any], *, is_streamed: bool) -> bool:
     if not is_streamed:
         raise invalid_value("stream_options", "it is only allowed when `stream` is true")
     return _boolean(options, "include_usage", "stream_options.")
+
+
+def _check_types(document: dict[str, Any]) -> None:
+    for name, (low, high) in _RANGES.items():
+        _check_number(document, name, low=low, high=high)
+    for name, (kinds, words) in _KINDS.items():
+        value = document.get(name)
+        if value is not None and (
+            not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)
+        ):
+            raise invalid_value(name, f"it must be {words}")
 
 
 def _boolean(document: dict[str, Any], name: str, prefix: str = "") -> bool:

@@ -37,21 +37,23 @@ class _Meter:
     characters: int = 0
     finish_reason: str = ""
     is_done: bool = False
+    failure: Refusal | None = None
     splitter: EventSplitter = field(default_factory=EventSplitter)
 
     def pass_on(self, piece: bytes, model: str) -> bytes:
-        """The part of this piece that the client gets now. Raises Refusal for what is no completion."""
+        """The part of this piece that the client gets now; where it stops being a completion, `failure` says why."""
         passed: list[bytes] = []
         try:
-            events = self.splitter.feed(piece)
+            for event in self.splitter.feed(piece):
+                data = data_of(event)
+                if data == _DONE:
+                    self.is_done = True
+                    break
+                passed.append(self._judge(event, data, model) if data else event)
         except EventTooLargeError:
-            raise upstream_error(model, "it sent an event without an end") from None
-        for event in events:
-            data = data_of(event)
-            if data == _DONE:
-                self.is_done = True
-                break
-            passed.append(self._judge(event, data, model) if data else event)
+            self.failure = upstream_error(model, "it sent an event without an end")
+        except Refusal as refusal:
+            self.failure = refusal
         return b"".join(passed)
 
     def _judge(self, event: bytes, data: bytes, model: str) -> bytes:
@@ -81,24 +83,19 @@ async def relay(walk: Walk, response: aiohttp.ClientResponse) -> None:
     meter = _Meter(wants_usage=walk.asked.wants_usage)
     pieces = _pieces(walk, response)
     passed = b""
-    while not passed and not meter.is_done:
+    while not passed and not meter.is_done and meter.failure is None:
         try:
             passed = meter.pass_on(await anext(pieces), walk.model.slug)
         except StopAsyncIteration:
             raise _ended(walk) from None
+    if meter.failure is not None and not passed:
+        raise meter.failure
     client = _Client(walk)
     walk.finished.time_to_first_token_ms = walk.exchange.elapsed_ms
     try:
         await client.start()
         await client.write(passed)
-        async for piece in pieces:
-            if meter.is_done:
-                break
-            await client.write(meter.pass_on(piece, walk.model.slug))
-            if client.has_drained_enough():
-                break
-        if not meter.is_done and not meter.finish_reason and not client.is_gone:
-            raise _ended(walk)
+        await _pass_on(walk, client, meter, pieces)
     except Refusal as refusal:
         await _break_off(walk, client, meter, refusal)
     except asyncio.CancelledError:
@@ -109,6 +106,20 @@ async def relay(walk: Walk, response: aiohttp.ClientResponse) -> None:
         await _finish(walk, client, meter)
     finally:
         client.close()
+
+
+async def _pass_on(walk: Walk, client: "_Client", meter: _Meter, pieces: AsyncIterator[bytes]) -> None:
+    """Pass on what comes until the stream is complete. Raises Refusal where it breaks."""
+    while meter.failure is None and not meter.is_done and not client.has_drained_enough():
+        try:
+            piece = await anext(pieces)
+        except StopAsyncIteration:
+            if not meter.finish_reason and not client.is_gone:
+                raise _ended(walk) from None
+            return
+        await client.write(meter.pass_on(piece, walk.model.slug))
+    if meter.failure is not None:
+        raise meter.failure
 
 
 def _ended(walk: Walk) -> Refusal:
@@ -133,7 +144,7 @@ async def _break_off(walk: Walk, client: "_Client", meter: _Meter, refusal: Refu
     refusal.message = refusal.message.replace(
         "Nothing was charged; try again.", "Only what you received is charged."
     )
-    walk.finished.error_message = refusal.message[:500]
+    walk.finished.error_message = refusal.message
     await walk.settle(meter.usage or walk.estimate(meter.characters), outcome=UsageRecord.Outcome.FAILED)
     await client.write(event_of(orjson.dumps(refusal.as_json())))
     await client.end()
@@ -149,7 +160,7 @@ def _usage_chunk(walk: Walk, meter: _Meter) -> dict[str, Any]:
         "completion_tokens": finished.output_tokens,
         "total_tokens": finished.input_tokens + finished.output_tokens,
     }
-    return {**chunk, "usage": {**counts, "cost_usd": usd_string(finished.charged_nanousd)}}
+    return {**chunk, "usage": {**counts, "cost_usd": usd_string(walk.charged_nanousd)}}
 
 
 async def _pieces(walk: Walk, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

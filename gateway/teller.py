@@ -92,7 +92,10 @@ class Teller:
             raise temporarily_unavailable("The database") from None
 
     async def settle(self, finished: FinishedRequest) -> None:
-        """Settle an admitted request. When this returns, it is committed, or in the journal."""
+        """Settle an admitted request. When this returns, it is committed, or in the journal.
+
+        Only what is committed has its charge filled in.
+        """
         future: asyncio.Future[None] = self._loop.create_future()
         self._queue.put(_Settle(finished, future))
         try:

@@ -62,11 +62,18 @@ class Walk:
         """What the request must have used by what came back, where the upstream does not say."""
         return estimated(input_tokens=self.asked.input_tokens, produced_characters=produced_characters)
 
+    @property
+    def charged_nanousd(self) -> int:
+        """What the request takes from credits. Where its settlement is still in the journal: what it will take."""
+        if self.finished.charged_nanousd or self.admitted is None or not self.admitted.held_nanousd:
+            return self.finished.charged_nanousd
+        return self.finished.expected_cost_nanousd()
+
     def fail(self, refusal: Refusal) -> None:
         """Note on the record how the request failed."""
         self.finished.status = refusal.status
         self.finished.error_code = refusal.code
-        self.finished.error_message = refusal.message[:500]
+        self.finished.error_message = refusal.message
 
     def headers(self) -> Headers:
         return self.counted.headers() if self.counted else []

@@ -28,6 +28,7 @@ _RANDOM_CHARACTERS = 32
 _CHECKSUM_CHARACTERS = 6
 _SHOWN_CHARACTERS = 4
 _MINIMUM_PEPPER_BYTES = 32
+_ANYTHING_LIKE_IT = re.compile(r"tg_(?:live|test)_[0-9A-Za-z]+")
 _FORM = re.compile(r"tg_(?:live|test)_[0-9A-Za-z]{38}")
 
 
@@ -98,3 +99,8 @@ def _parsed(peppers: tuple[str, ...]) -> tuple[tuple[int, bytes], ...]:
         msg = "KEY_PEPPERS is empty: write version:base64 of 32 random bytes: 1:$(openssl rand -base64 32)"
         raise ImproperlyConfigured(msg)
     return tuple(parsed.items())
+
+
+def masked(text: str) -> str:
+    """The text without anything that looks like a secret: what others wrote may be repeated, a secret never."""
+    return _ANYTHING_LIKE_IT.sub("tg_…", text) if "tg_" in text else text

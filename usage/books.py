@@ -28,7 +28,6 @@ from usage.admission import (
     Decision,
     PolicyChanged,
 )
-from usage.models import UsageRecord
 from usage.recording import FinishedRequest
 
 # What an allowance reserves of a request that names no limit: enough for a long answer, and little enough
@@ -129,11 +128,8 @@ class Books:
         hold = self._holds.pop(finished.id, None)
         if hold is None:
             return False
-        # An embedding is an answer without output tokens; anything else without them is none.
-        produced = finished.output_tokens > 0 or (
-            finished.endpoint == "embeddings" and finished.outcome == UsageRecord.Outcome.COMPLETED
-        )
-        cost = self._cost(finished) if produced else 0
+        produced = finished.has_produced
+        cost = finished.expected_cost_nanousd()
         finished.cost_nanousd = cost
         wallet = self._wallets[hold.account_id]
         if hold.allowance_day is None:
@@ -276,14 +272,6 @@ class Books:
                 "request": orjson.Fragment(request.finished.as_json()),
                 "placed_at": request.at,
             }
-        )
-
-    @staticmethod
-    def _cost(finished: FinishedRequest) -> int:
-        return finished.price().cost_nanousd(
-            input_tokens=finished.input_tokens,
-            output_tokens=finished.output_tokens,
-            cached_input_tokens=finished.cached_input_tokens,
         )
 
 

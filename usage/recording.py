@@ -11,7 +11,9 @@ from typing import Self
 import orjson
 
 from billing.wallets import Connection
+from catalog.money import NanoUSD
 from catalog.pricing import TokenPrice
+from usage.models import UsageRecord
 
 
 @dataclass(slots=True)
@@ -63,8 +65,33 @@ class FinishedRequest:
             cached_input_micro=int((self.cached_input_usd_per_mtok or 0) * 1_000_000),
         )
 
+    @property
+    def has_produced(self) -> bool:
+        """Whether there is anything to pay for: output tokens, or an embedding, which has none."""
+        return self.output_tokens > 0 or (
+            self.endpoint == "embeddings" and self.outcome == UsageRecord.Outcome.COMPLETED
+        )
+
+    def expected_cost_nanousd(self) -> NanoUSD:
+        """What it costs at the price that was admitted; nothing where nothing was produced."""
+        if not self.has_produced:
+            return NanoUSD(0)
+        return self.price().cost_nanousd(
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            cached_input_tokens=self.cached_input_tokens,
+        )
+
+    def fit(self) -> None:
+        """Make every text one that PostgreSQL can keep: what an upstream says must not keep a request from its end."""
+        for name, length in _TEXT_LENGTHS.items():
+            text: str = getattr(self, name)
+            if text:
+                setattr(self, name, text.replace("\0", "").encode(errors="replace").decode()[:length])
+
     def as_json(self) -> str:
         """Itself as JSON, without what has its default: for the journal, and for the hold of a running request."""
+        self.fit()
         document = {
             name: value
             for name, value in zip(_COLUMNS, _row(self), strict=True)
@@ -85,6 +112,15 @@ class FinishedRequest:
         return cls(**values)
 
 
+_TEXT_LENGTHS = {
+    "endpoint": 60,
+    "upstream": 60,
+    "error_code": 40,
+    "error_message": 500,
+    "finish_reason": 30,
+    "user_agent": 40,
+    "client_request_id": 64,
+}
 _NONE = object()
 _DEFAULTS = {field.name: field.default for field in fields(FinishedRequest)}
 _COLUMNS = tuple(field.name for field in fields(FinishedRequest))
@@ -101,5 +137,7 @@ _INSERT = f"""
 def insert(connection: Connection, finished: Sequence[FinishedRequest]) -> None:
     """Insert the records of ended requests, in the caller's transaction."""
     if finished:
+        for request in finished:
+            request.fit()
         rows = [dict(zip(_COLUMNS, _row(request), strict=True)) for request in finished]
         connection.execute(_INSERT, (orjson.dumps(rows, default=str).decode(),))

@@ -73,7 +73,9 @@ def test_the_page_counts_what_was_spent_this_month_to_the_last_request() -> None
     rollups.roll_up()
     rows.make_record(account=account, key=key, model=model, at=now, cost_nanousd=4)
     rows.make_record(account=account, key=key, model=model, at=now - dt.timedelta(days=40), cost_nanousd=100)
-    assert '<div class="figure-value my-1">$0.00<span class="usd-finer">0000007</span></div>' in text_of(sign_in(account), "/billing/")
+    assert '<div class="figure-value my-1">$0.00<span class="usd-finer">0000007</span></div>' in text_of(
+        sign_in(account), "/billing/"
+    )
 
 
 @pytest.mark.django_db

@@ -1,6 +1,8 @@
 """A completion through the gateway: what the client gets, what it costs, and what is recorded."""
 
 import datetime as dt
+import json
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import httpx2 as httpx
@@ -9,6 +11,7 @@ import pytest
 from accounts.models import Plan
 from billing.models import Wallet
 from catalog.models import Model
+from gateway import teller as telling
 from tests.factories import make_key
 from tests.gateway.conftest import Stage, chat, wait_for
 from usage.models import DailyAllowance, UsageRecord
@@ -241,6 +244,61 @@ def test_a_stream_that_breaks_ends_in_an_error_event_and_bills_what_was_produced
         assert 0 < record.charged_nanousd < 5 * 5_000 + 60 * 25_000
     else:
         assert record.charged_nanousd == 0
+
+
+def test_what_came_before_a_stream_broke_is_delivered_and_no_more_is_billed(stage: Stage) -> None:
+    model = stage.model(**PREMIUM)
+    account = stage.account(credit="10")
+    issued = make_key(account)
+
+    response = stage.post(
+        issued.secret,
+        chat(
+            model, stream=True, sandbox={"output_tokens": 3_000, "fail": "sse_error", "after_chunks": 1_000}
+        ),
+    )
+
+    record = stage.record(response)
+    events = [line for line in response.text.split("\n\n") if '"content":' in line]
+    assert len(events) >= 990
+    delivered = sum(len(json.loads(event[6:])["choices"][0]["delta"].get("content", "")) for event in events)
+    assert record.output_tokens == -(-delivered // 4)
+
+
+def test_whatever_an_upstream_writes_into_its_texts_a_request_comes_to_its_end(stage: Stage) -> None:
+    model = stage.model(**PREMIUM)
+    account = stage.account(credit="1")
+    issued = make_key(account)
+
+    response = stage.post(
+        issued.secret, chat(model, sandbox={"fail": {"status": 400, "code": "a\0b" + "c" * 100}})
+    )
+
+    assert response.status_code == 400
+    record = stage.record(response)
+    assert record.error_code.startswith("abc")
+    assert Wallet.objects.get(account=account).held_nanousd == 0
+
+
+def test_an_answer_whose_settlement_waits_in_the_journal_says_what_it_will_cost(stage: Stage) -> None:
+    model = stage.model(**PREMIUM)
+    account = stage.account(credit="1")
+    issued = make_key(account)
+
+    with ThreadPoolExecutor(1) as pool, telling.connect() as other:
+        calling = pool.submit(
+            stage.post, issued.secret, chat(model, sandbox={"output_tokens": 10, "delay_ms": 1_000})
+        )
+        wait_for(lambda: Wallet.objects.get(account=account).held_nanousd > 0)
+        other.execute("BEGIN")
+        other.execute("SELECT 1 FROM billing_wallet FOR UPDATE")
+        response = calling.result()
+        other.execute("ROLLBACK")
+
+    cost = 3 * 5_000 + 10 * 25_000
+    assert response.status_code == 200
+    assert Decimal(response.headers["x-tollgate-cost-usd"]) == Decimal(cost).scaleb(-9)
+    assert stage.record(response).charged_nanousd == cost
 
 
 def test_a_client_that_leaves_is_billed_for_what_the_upstream_produced(stage: Stage) -> None:

@@ -225,6 +225,18 @@ BAD_FIELDS: list[tuple[str, Any]] = [
     ("top_p", 2),
     ("stream", "yes"),
     ("stream_options", []),
+    ("frequency_penalty", -99_999),
+    ("presence_penalty", "abc"),
+    ("top_logprobs", -5),
+    ("logprobs", 7),
+    ("logit_bias", [1]),
+    ("tools", "x"),
+    ("stop", 5),
+    ("seed", "x"),
+    ("seed", True),
+    ("user", 5),
+    ("response_format", "x"),
+    ("reasoning_effort", 5),
 ]
 
 
@@ -265,6 +277,60 @@ def test_input_over_the_plans_characters_is_refused_and_at_the_limit_is_not(stag
 
     assert "200,001" in refused(too_long, 400, "input_too_long", type=INVALID, param="messages")
     assert just_right.status_code == 200
+
+
+HIDING_PLACES: list[dict[str, Any]] = [
+    {
+        "tools": [
+            {
+                "type": "function",
+                "function": {"parameters": {"properties": {"type": {"description": "a" * 200_001}}}},
+            }
+        ]
+    },
+    {"prediction": {"type": "content", "content": "a" * 200_001}},
+    {"messages": [{"role": "a" * 200_001, "content": "hi"}]},
+    {"messages": [{"role": "user", "content": [{"type": "a" * 200_001}]}]},
+    {"some_future_field": {"a" * 200_001: 1}},
+]
+
+
+@pytest.mark.parametrize("hidden", HIDING_PLACES, ids=["tool", "prediction", "role", "type", "key"])
+def test_input_counts_wherever_it_hides(stage: Stage, hidden: dict[str, Any]) -> None:
+    model = stage.model()
+    issued = make_key(stage.account(plan=Plan.BASIC))
+
+    response = stage.post(issued.secret, chat(model, **hidden))
+
+    refused(response, 400, "input_too_long", type=INVALID, param="messages")
+
+
+def test_a_key_is_repeated_nowhere_even_where_its_owner_has_put_it(stage: Stage) -> None:
+    model = stage.model()
+    issued = make_key(stage.account(plan=Plan.BASIC))
+    secret = issued.secret
+    answers = [
+        stage.get(secret, secret),
+        stage.post(secret, chat(secret)),
+        stage.post(secret, b'{"%b": 1, "%b": 2}' % (secret.encode(), secret.encode())),
+        stage.post(secret, chat(model, sandbox={secret: 1})),
+        stage.post(secret, chat("none"), headers={"x-request-id": secret, "user-agent": secret}),
+    ]
+
+    assert all(400 <= answer.status_code < 500 for answer in answers)
+    assert not any(secret in answer.text for answer in answers)
+    stage.record(answers[-1])
+    for record in UsageRecord.objects.filter(key=issued.key).values():
+        assert secret[:20] not in str(record)
+
+
+def test_a_description_that_is_refused_is_in_the_request_log_too(stage: Stage) -> None:
+    issued = make_key(stage.account())
+    revoking.disable(key=issued.key, actor=None, at=now())
+
+    record = stage.record(stage.get("models", issued.secret))
+
+    assert (record.endpoint, record.status, record.error_code) == ("models", 403, "key_disabled")
 
 
 def test_more_than_the_models_context_is_refused(stage: Stage) -> None:
