@@ -13,6 +13,7 @@ class Explained:
     unblocks: str
 
 
+_AFTER_A_FAILURE = "Try again. A stream that broke is charged for what came of it."
 EXPLAINED = (
     Explained(
         401,
@@ -105,8 +106,18 @@ EXPLAINED = (
         "The day's free allowance is used up, and there are no credits.",
         "Wait until 00:00 UTC, or buy credits.",
     ),
-    Explained(502, "upstream_error", "The provider failed.", "Try again; nothing was charged."),
-    Explained(504, "upstream_timeout", "The provider took too long.", "Try again; nothing was charged."),
+    Explained(
+        502,
+        "upstream_error",
+        "The provider failed.",
+        _AFTER_A_FAILURE,
+    ),
+    Explained(
+        504,
+        "upstream_timeout",
+        "The provider took too long.",
+        _AFTER_A_FAILURE,
+    ),
     Explained(
         503,
         "temporarily_unavailable",

@@ -17,6 +17,7 @@ from gateway.errors import (
     daily_allowance_exhausted,
     insufficient_credits,
     key_limit_reached,
+    no_upstream,
     temporarily_unavailable,
     upstream_error,
     upstream_timeout,
@@ -105,7 +106,7 @@ async def _judge(
     authorizing.judge_size(credential, asked=asked, model=model)
     price = model.price_at(exchange.started_at)
     if price is None or not model.targets:
-        raise temporarily_unavailable(f"The upstream of {model.slug}")
+        raise no_upstream(model.slug)
     finished.set_price(price)
     walk = Walk(plant, exchange, credential, finished, asked, model, price)
     output = asked.output_limit or min(model.max_output_tokens, _ASSUMED_OUTPUT_TOKENS)

@@ -337,6 +337,18 @@ def temporarily_unavailable(what: str) -> Refusal:
     )
 
 
+def no_upstream(model: str) -> Refusal:
+    return Refusal(
+        503,
+        API,
+        "temporarily_unavailable",
+        f"{model} is in the catalogue, but no upstream for it is configured here. Ask the operator, or use another "
+        "model: GET /v1/models lists those that are served.",
+        param="model",
+        headers=retry_after(60_000),
+    )
+
+
 def retry_after(milliseconds: float) -> list[tuple[bytes, bytes]]:
     """`retry-after` in whole seconds, never too early, and `retry-after-ms`, which OpenAI's SDK reads first."""
     whole = math.ceil(milliseconds)

@@ -11,7 +11,6 @@ from django.conf import settings
 from catalog.serving import Servable, Target
 from gateway.errors import (
     Refusal,
-    temporarily_unavailable,
     upstream_error,
     upstream_refused,
     upstream_timeout,
@@ -54,8 +53,6 @@ class Upstreams:
         Raises Refusal when there is none: 502, 504, or the upstream's own 4xx where the request itself is at
         fault.
         """
-        if not model.targets:
-            raise temporarily_unavailable(f"The upstream of {model.slug}")
         refusal = upstream_error(model.slug, "it was not asked")
         for attempt in range(max(_ATTEMPTS, len(model.targets))):
             target = model.targets[attempt % len(model.targets)]

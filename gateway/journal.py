@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import uuid
+from io import FileIO
 from pathlib import Path
 
 from usage.recording import FinishedRequest
@@ -24,8 +25,7 @@ class Journal:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._path = directory / f"{process_id}.jsonl"
-        self._file = self._path.open("ab+", buffering=0)
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._file = self._open(self._path)
         self._mutex = threading.Lock()
         self._is_empty = True
 
@@ -48,13 +48,22 @@ class Journal:
             return _parse(self._file.read())
 
     def forget(self, count: int) -> None:
-        """Drop the first `count` lines, which have been settled; more may have been added since they were read."""
+        """Drop the first `count` lines, which have been settled; more may have been added since they were read.
+
+        What is left takes the place of the whole at once: a crash in between keeps one or the other.
+        """
         with self._mutex:
             self._file.seek(0)
             rest = b"".join(self._file.read().splitlines(keepends=True)[count:])
-            self._file.truncate(0)
-            self._file.write(rest)
-            os.fsync(self._file.fileno())
+            written = self._path.with_suffix(".new")
+            written.unlink(missing_ok=True)
+            fresh = self._open(written)
+            fresh.write(rest)
+            os.fsync(fresh.fileno())
+            written.replace(self._path)
+            self._sync_directory()
+            self._file.close()
+            self._file = fresh
             self._is_empty = not rest
 
     def set_apart(self, finished: FinishedRequest) -> None:
@@ -75,6 +84,21 @@ class Journal:
                 for finished in _parse(orphan.read()):
                     self.append(finished)
                 path.unlink(missing_ok=True)
+
+    def _open(self, path: Path) -> FileIO:
+        """Open a file of ours, under a lock that tells others that its process lives."""
+        file = path.open("ab+", buffering=0)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._sync_directory()
+        return file
+
+    def _sync_directory(self) -> None:
+        """A new name is durable only when its directory is."""
+        directory = os.open(self._directory, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
 
     def close(self) -> None:
         """Leave nothing behind but what is still owed."""

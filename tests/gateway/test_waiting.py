@@ -89,7 +89,8 @@ def test_without_sandbox_and_without_a_providers_key_a_model_is_not_served_and_n
         listed = unconfigured.get("models", issued.secret).json()["data"]
 
     assert response.status_code == 503
-    assert response.headers["retry-after"] == "1"
+    assert "no upstream for it is configured" in response.json()["error"]["message"]
+    assert response.headers["retry-after"] == "60"
     assert listed == []
     assert not Hold.objects.exists()
 
