@@ -368,7 +368,7 @@ def test_ctrl_c_prints_the_summary_so_far(gateway: Gateway, tmp_path: Path) -> N
         stdout=subprocess.PIPE,
         text=True,
         # A test run that was started in the background ignores Ctrl-C, and would hand that down.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
     )
     while len(gateway.requests) < 3:
         assert process.poll() is None
