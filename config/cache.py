@@ -23,7 +23,7 @@ class SteadyCache(RedisCache):
 
     def _ask(self, name: str, *args: Any, **kwargs: Any) -> Any:
         try:
-            return getattr(super(), name)(*args, **kwargs)
+            return getattr(RedisCache, name)(self, *args, **kwargs)
         except RedisError as error:
             logger.warning("Redis is away (%s); attempts are counted by process", type(error).__name__)
             return getattr(self._own, name)(*args, **kwargs)
@@ -39,3 +39,7 @@ class SteadyCache(RedisCache):
 
     def delete(self, key: str, version: int | None = None) -> bool:
         return bool(self._ask("delete", key, version))
+
+    def clear(self) -> None:
+        self._own.clear()
+        self._ask("clear")
