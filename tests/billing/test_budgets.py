@@ -9,7 +9,7 @@ from billing import budgets
 from billing.models import Budget
 from tests.factories import now
 from tests.invariants import check_books
-from tests.usage.test_books import Desk
+from tests.usage.desk import Desk
 from usage.admission import Admitted
 
 pytestmark = pytest.mark.django_db

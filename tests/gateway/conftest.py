@@ -81,6 +81,23 @@ def chat(model: Model | str, content: str = "three short words", **fields: Any) 
     return {"model": slug, "messages": [{"role": "user", "content": content}], **fields}
 
 
+INVALID = "invalid_request_error"
+PERMISSION = "permission_error"
+QUOTA = "insufficient_quota"
+
+
+def refused(response: httpx.Response, status: int, code: str, *, type: str, param: str | None = None) -> str:  # noqa: A002
+    """Check the whole shape of a refusal; returns its message."""
+    assert response.status_code == status, response.text
+    assert response.headers["x-request-id"]
+    assert set(response.json()) == {"error"}
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert (error["code"], error["type"], error["param"]) == (code, type, param)
+    assert "tg_" not in response.text
+    return str(error["message"])
+
+
 @pytest.fixture(scope="session")
 def sandbox_url() -> Iterator[str]:
     with sandbox_server.running() as url:

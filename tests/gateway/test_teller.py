@@ -20,7 +20,7 @@ from gateway.journal import Journal
 from gateway.teller import Teller
 from tests.gateway.conftest import wait_for
 from tests.invariants import check_books
-from tests.usage.test_books import Desk
+from tests.usage.desk import Desk
 from usage.admission import Admitted
 from usage.models import UsageRecord
 

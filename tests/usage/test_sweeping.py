@@ -9,7 +9,7 @@ from django.db import connection
 from billing.models import GatewayProcess, Hold
 from tests.factories import now
 from tests.invariants import check_books
-from tests.usage.test_books import PROCESS, Desk
+from tests.usage.desk import PROCESS, Desk
 from usage import sweeping
 from usage.models import UsageRecord
 
