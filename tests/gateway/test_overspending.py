@@ -62,7 +62,9 @@ def test_on_two_processes_nobody_overspends_a_wallet_a_key_limit_or_an_allowance
     # Three as they asked, and a fourth cut to what was left.
     assert served[frugal.key.pk] == 4
     codes = Counter(answer.json()["error"]["code"] for _, answer in answers if answer.status_code != 200)
-    assert set(codes) == {"insufficient_credits", "key_limit_reached", "daily_allowance_exhausted"}
+    # Whether a call of the limited key meets its limit or an empty wallet first is a matter of the order.
+    assert set(codes) <= {"insufficient_credits", "key_limit_reached", "daily_allowance_exhausted"}
+    assert sum(codes.values()) == len(calls) - 5 - 4
     assert Wallet.objects.get(account=account).balance_nanousd == 0
     assert DailyAllowance.objects.get(account=newcomer).held_tokens == 0
 
