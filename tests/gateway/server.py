@@ -102,9 +102,9 @@ def database_url() -> str:
         f":{quote(database['PASSWORD'], safe='')}" if database["PASSWORD"] else ""
     )
     name = database["NAME"]
-    if database["HOST"].startswith("/"):
-        return f"postgres://{who}@/{quote(database['HOST'])}/{name}"
     port = f":{database['PORT']}" if database["PORT"] else ""
+    if database["HOST"].startswith("/"):
+        return f"postgres://{who}@{port}/{quote(database['HOST'])}/{name}"
     return f"postgres://{who}@{database['HOST']}{port}/{name}"
 
 
