@@ -1,15 +1,12 @@
 """What a client asked for, read strictly: a body is a JSON object without surprises, or the request is refused."""
 
-import json
 import math
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
+from gateway.errors import invalid_value
+from gateway.strict_json import parse_object
 
-from gateway.errors import invalid_json, invalid_value
-
-_MAX_DEPTH = 64
 _MAX_CHOICES = 128
 _MAX_TOKENS = 10_000_000
 _CHARACTERS_PER_TOKEN = 4
@@ -31,29 +28,6 @@ class Asked:
     @property
     def input_tokens(self) -> int:
         return max(math.ceil(self.input_characters / _CHARACTERS_PER_TOKEN), 1)
-
-
-def parse_object(body: bytes) -> dict[str, Any]:
-    """The body as a JSON object. Raises Refusal for anything that two parsers could read differently."""
-    try:
-        # orjson is strict where json is not: NaN, lone surrogates, invalid UTF-8, numbers out of range.
-        document = orjson.loads(body)
-        json.loads(body, object_pairs_hook=_without_duplicates, parse_int=float)
-    except _DuplicateKeyError as error:
-        raise invalid_json(f"the key {error.args[0][:60]!r} appears twice") from None
-    except (ValueError, RecursionError) as error:
-        why = (
-            str(error)
-            if isinstance(error, orjson.JSONDecodeError)
-            else "it is malformed or nested too deeply"
-        )
-        raise invalid_json(why.split(":")[0][:200]) from None
-    if not isinstance(document, dict):
-        raise invalid_json("it must be an object")
-    # Few brackets cannot nest deeply; most bodies are done with the count.
-    if body.count(b"[") + body.count(b"{") > _MAX_DEPTH and _depth_exceeds(document, _MAX_DEPTH):
-        raise invalid_json(f"it is nested more than {_MAX_DEPTH} levels deep")
-    return document
 
 
 def parse_chat(body: bytes) -> Asked:
@@ -108,30 +82,6 @@ _PROTOCOL_KEYS = frozenset(
     {"role", "type", "content", "text", "name", "function", "parameters", "image_url", "url"}
 )
 _WORD = 32
-
-
-class _DuplicateKeyError(ValueError):
-    pass
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> None:
-    if len(pairs) > 1:
-        seen = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise _DuplicateKeyError(key)
-            seen.add(key)
-
-
-def _depth_exceeds(value: object, levels: int) -> bool:
-    """Whether containers nest deeper than this. The walk is itself bounded by the limit."""
-    if isinstance(value, dict):
-        children: Any = value.values()
-    elif isinstance(value, list):
-        children = value
-    else:
-        return False
-    return levels == 0 or any(_depth_exceeds(child, levels - 1) for child in children)
 
 
 def _characters(value: object) -> int:
