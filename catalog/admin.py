@@ -4,22 +4,49 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from catalog.models import Model, Price, Provider, Upstream
+from catalog.addresses import UnsafeAddressError, judge_base_url
+from catalog.models import Model, ModelAlias, Price, Protocol, Provider, Upstream
 
 if TYPE_CHECKING:
     _ProviderAdmin = admin.ModelAdmin[Provider]
     _ModelAdmin = admin.ModelAdmin[Model]
     _UpstreamInline = admin.TabularInline[Upstream, Model]
+    _AliasAdmin = admin.ModelAdmin[ModelAlias]
+    _AliasInline = admin.TabularInline[ModelAlias, Model]
     _PriceInline = admin.TabularInline[Price, Model]
     _PriceForm = forms.ModelForm[Price]
+    _ProviderForm = forms.ModelForm[Provider]
 else:
-    _ProviderAdmin = _ModelAdmin = admin.ModelAdmin
-    _UpstreamInline = _PriceInline = admin.TabularInline
-    _PriceForm = forms.ModelForm
+    _ProviderAdmin = _ModelAdmin = _AliasAdmin = admin.ModelAdmin
+    _UpstreamInline = _PriceInline = _AliasInline = admin.TabularInline
+    _PriceForm = _ProviderForm = forms.ModelForm
+
+
+class ProviderForm(_ProviderForm):
+    """A provider, at an address that the gateway may connect to."""
+
+    protocols = forms.MultipleChoiceField(
+        choices=Protocol,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="What its base URL answers. A model is served where an upstream speaks the endpoint's protocol.",
+    )
+
+    class Meta:
+        model = Provider
+        fields = ("slug", "name", "base_url", "protocols", "key_env", "output_limit_parameter")
+
+    def clean_base_url(self) -> str:
+        url: str = self.cleaned_data["base_url"]
+        try:
+            judge_base_url(url)
+        except UnsafeAddressError as error:
+            raise ValidationError(f"The gateway would not connect there: {error}.") from error
+        return url
 
 
 class PriceForm(_PriceForm):
@@ -78,8 +105,14 @@ class Upstreams(_UpstreamInline):
     autocomplete_fields = ("provider",)
 
 
+class Aliases(_AliasInline):
+    model = ModelAlias
+    extra = 0
+
+
 @admin.register(Provider)
 class ProviderAdmin(_ProviderAdmin):
+    form = ProviderForm
     list_display = ("name", "slug", "base_url", "key_env", "output_limit_parameter")
     search_fields = ("name", "slug")
 
@@ -97,13 +130,15 @@ class ModelAdmin(_ModelAdmin):
         "kind",
         "context_window",
         "max_output_tokens",
+        "supports_tools",
+        "supports_images",
         "is_enabled",
     )
-    list_filter = ("is_enabled", "tier", "kind", "provider")
+    list_filter = ("is_enabled", "tier", "kind", "supports_tools", "supports_images", "provider")
     list_select_related = ("provider",)
-    search_fields = ("slug", "name", "upstreams__upstream_model")
+    search_fields = ("slug", "name", "upstreams__upstream_model", "aliases__name")
     autocomplete_fields = ("provider",)
-    inlines = (ComingPrices, PastPrices, Upstreams)
+    inlines = (ComingPrices, PastPrices, Upstreams, Aliases)
     actions = ("enable", "disable")
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -116,3 +151,11 @@ class ModelAdmin(_ModelAdmin):
     @admin.action(description="Disable the selected models: they answer 404", permissions=["change"])
     def disable(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
         self.message_user(request, f"{queryset.update(is_enabled=False)} models disabled.")
+
+
+@admin.register(ModelAlias)
+class ModelAliasAdmin(_AliasAdmin):
+    list_display = ("name", "model")
+    list_select_related = ("model",)
+    search_fields = ("name", "model__slug")
+    autocomplete_fields = ("model",)

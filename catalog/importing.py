@@ -179,6 +179,9 @@ def _create(entry: _Entry, *, at: dt.datetime) -> Line:
         provider=entry.provider,
         context_window=context_window,
         max_output_tokens=_token_count(entry, "max_output_tokens"),
+        # Where the map is silent, tools are usual and images are not.
+        supports_tools=entry.fields.get("supports_function_calling") is not False,
+        supports_images=entry.fields.get("supports_vision") is True,
         is_enabled=False,
     )
     Upstream.objects.create(model=model, provider=entry.provider, upstream_model=entry.name)

@@ -1,18 +1,49 @@
-"""Providers, models, what they cost from which moment, and the upstreams that serve them."""
+"""Providers, models, what they cost from which moment, the upstreams that serve them, and other names for them."""
 
 from decimal import Decimal
 from typing import ClassVar
 
+from django.contrib.postgres.fields import ArrayField
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.utils import timezone
 
+# The virtual model: the cheapest one that fits the request.
+AUTO = "auto"
+_MOST_WEIGHT = 1000
+
+
+class Protocol(models.TextChoices):
+    """A way to talk to a provider, by the shape of its requests and answers."""
+
+    OPENAI_CHAT = "openai-chat", "OpenAI: chat completions, completions, embeddings"
+    OPENAI_RESPONSES = "openai-responses", "OpenAI: responses"
+    ANTHROPIC_MESSAGES = "anthropic-messages", "Anthropic: messages"
+
+
+def openai_chat() -> list[str]:
+    """What nearly every provider speaks."""
+    return [Protocol.OPENAI_CHAT.value]
+
 
 class Provider(models.Model):
-    """A company that serves models, and where."""
+    """A company that serves models, where, and in which protocols."""
 
     slug = models.SlugField(unique=True)
     name = models.CharField(max_length=80)
-    base_url = models.URLField(help_text="Of its OpenAI-compatible API, without a trailing slash.")
+    # Where the gateway may connect is judged where it is written, in the admin, and where it is read, in `serving`.
+    base_url = models.CharField(
+        "base URL",
+        max_length=200,
+        help_text="Of its API, without a trailing slash, such as https://api.example.com/v1.",
+    )
+    protocols = ArrayField(
+        models.CharField(max_length=24, choices=Protocol),
+        default=openai_chat,
+        help_text="What its base URL answers. A model is served at an endpoint if an upstream of it speaks the "
+        "endpoint's protocol.",
+    )
     key_env = models.CharField(
         "key variable",
         max_length=80,
@@ -44,7 +75,11 @@ class Model(models.Model):
         CHAT = "chat", "Chat"
         EMBEDDING = "embedding", "Embedding"
 
-    slug = models.CharField(max_length=120, unique=True)
+    slug = models.CharField(
+        max_length=120,
+        unique=True,
+        help_text="What clients call it. With the provider's slug and a slash before it, it is understood too.",
+    )
     name = models.CharField(max_length=120)
     provider = models.ForeignKey(Provider, on_delete=models.PROTECT, related_name="models")
     tier = models.CharField(max_length=16, choices=Tier, default=Tier.PREMIUM)
@@ -52,6 +87,12 @@ class Model(models.Model):
     context_window = models.PositiveIntegerField(help_text="Tokens of input and output together.")
     max_output_tokens = models.PositiveIntegerField(
         null=True, blank=True, help_text="Empty: it writes no tokens."
+    )
+    supports_tools = models.BooleanField(
+        "calls tools", default=True, help_text="The virtual model “auto” sends it requests with tools."
+    )
+    supports_images = models.BooleanField(
+        "reads images", default=False, help_text="The virtual model “auto” sends it requests with images."
     )
     is_enabled = models.BooleanField("enabled", default=True, help_text="A disabled model answers 404.")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -61,6 +102,51 @@ class Model(models.Model):
 
     def __str__(self) -> str:
         return self.slug
+
+    def clean(self) -> None:
+        """A name means one model: not the virtual one, and none that an alias already means."""
+        if self.slug == AUTO:
+            raise ValidationError({"slug": "“auto” is the virtual model that chooses the cheapest one."})
+        if ModelAlias.objects.filter(name=self.slug).exists():
+            raise ValidationError({"slug": "There is an alias of this name."})
+
+
+class ModelAlias(models.Model):
+    """Another name for a model, set by the operator. What is served, billed and allowed is the model."""
+
+    name = models.CharField(
+        max_length=120,
+        unique=True,
+        validators=[
+            RegexValidator(
+                r"^[A-Za-z0-9][A-Za-z0-9._:/-]*\Z",
+                "Letters, digits and . _ : / - only, beginning with a letter or a digit.",
+            )
+        ],
+        help_text="What clients may call the model beside its slug.",
+    )
+    model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="aliases")
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+        verbose_name = "model alias"
+        verbose_name_plural = "model aliases"
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=~models.Q(name=AUTO), name="alias_is_not_auto"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} → {self.model}"
+
+    def clean(self) -> None:
+        """An alias may not hide a model's own names."""
+        if self.name == AUTO:
+            raise ValidationError({"name": "“auto” is the virtual model that chooses the cheapest one."})
+        if Model.objects.filter(slug=self.name).exists():
+            raise ValidationError({"name": "There is a model of this slug."})
+        provider, _, slug = self.name.partition("/")
+        if Model.objects.filter(provider__slug=provider, slug=slug).exists():
+            raise ValidationError({"name": "This is a model's own name with its provider."})
 
 
 class Price(models.Model):
@@ -112,12 +198,22 @@ class Price(models.Model):
 
 
 class Upstream(models.Model):
-    """One way to serve a model: a provider and the name by which it knows the model. The first enabled one is used."""
+    """One way to serve a model: a provider and the name by which it knows the model.
+
+    Upstreams of the same position are a group, tried in random order by their weights; groups are tried in turn.
+    """
 
     model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="upstreams")
     provider = models.ForeignKey(Provider, on_delete=models.PROTECT, related_name="upstreams")
     upstream_model = models.CharField(max_length=160, help_text="The model's name at the provider.")
-    position = models.PositiveSmallIntegerField(default=1, help_text="Lower is tried first.")
+    position = models.PositiveSmallIntegerField(
+        default=1, help_text="Lower is tried first. The same position shares the requests."
+    )
+    weight = models.PositiveSmallIntegerField(
+        default=1,
+        validators=[MinValueValidator(1), MaxValueValidator(_MOST_WEIGHT)],
+        help_text="Its share of the requests among upstreams of the same position.",
+    )
     is_enabled = models.BooleanField("enabled", default=True)
 
     class Meta:
@@ -126,6 +222,7 @@ class Upstream(models.Model):
             models.UniqueConstraint(
                 fields=["model", "provider"], name="upstream_once_per_model_and_provider"
             ),
+            models.CheckConstraint(condition=models.Q(weight__gte=1), name="upstream_weight_positive"),
         ]
 
     def __str__(self) -> str:

@@ -44,6 +44,7 @@ def _seed_providers(facts: list[dict[str, Any]]) -> dict[str, Provider]:
                 name=fact["name"],
                 base_url=fact["base_url"],
                 key_env=fact["key_env"],
+                protocols=fact["protocols"],
                 output_limit_parameter=_OUTPUT_LIMIT_PARAMETERS.get(fact["id"], "max_tokens"),
             )
     return known
@@ -59,6 +60,8 @@ def _make_model(fact: dict[str, Any], providers: dict[str, Provider]) -> Model:
         kind=fact.get("kind", Model.Kind.CHAT),
         context_window=fact["context_window"],
         max_output_tokens=fact["max_output_tokens"],
+        supports_tools=fact["supports_tools"],
+        supports_images=fact["supports_images"],
     )
     Upstream.objects.create(
         model=model,

@@ -9,6 +9,8 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 
+from catalog.addresses import parse_networks
+
 _PEPPER_BYTES = 32
 
 
@@ -59,6 +61,22 @@ def host_is_named(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[Che
                 "ALLOWED_HOSTS is '*' and PUBLIC_URL is empty: links in e-mails could be forged.",
                 hint="Name the hosts, or set PUBLIC_URL.",
                 id="tollgate.E003",
+            )
+        ]
+    return []
+
+
+@register(Tags.security)
+def private_networks_are_networks(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    """What is no network would be found only when the first upstream is called."""
+    try:
+        parse_networks(tuple(settings.UPSTREAM_PRIVATE_NETWORKS))
+    except ValueError as error:
+        return [
+            Error(
+                f"UPSTREAM_PRIVATE_NETWORKS is malformed: {error}.",
+                hint="Give CIDR blocks with commas, such as 10.1.0.0/16,fd00:1::/32.",
+                id="tollgate.E004",
             )
         ]
     return []

@@ -177,6 +177,8 @@ GATEWAY_CONNECT_TIMEOUT_S = env.float("GATEWAY_CONNECT_TIMEOUT_S", default=5.0)
 GATEWAY_FIRST_BYTE_TIMEOUT_S = env.float("GATEWAY_FIRST_BYTE_TIMEOUT_S", default=60.0)
 GATEWAY_IDLE_TIMEOUT_S = env.float("GATEWAY_IDLE_TIMEOUT_S", default=60.0)
 GATEWAY_TOTAL_TIMEOUT_S = env.float("GATEWAY_TOTAL_TIMEOUT_S", default=900.0)
+# Networks of the operator's own in which upstreams may be, over plain http too. Else: https to public addresses.
+UPSTREAM_PRIVATE_NETWORKS = env.list("UPSTREAM_PRIVATE_NETWORKS", default=[])
 # How soon a change of a model, a price or an upstream reaches the gateway.
 GATEWAY_CATALOGUE_EVERY_S = env.float("GATEWAY_CATALOGUE_EVERY_S", default=2.0)
 

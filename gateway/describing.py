@@ -15,11 +15,11 @@ from accounts.models import Plan
 from billing import budgets
 from billing.models import Budget, LedgerAccount, Posting, Wallet
 from catalog.money import usd_string
-from catalog.pricing import TokenPrice
 from catalog.serving import Servable
 from gateway import authorizing
 from gateway.asgi import Exchange
 from gateway.credentials import RefusedCaller
+from gateway.endpoints import served_at
 from gateway.errors import INVALID_REQUEST, Refusal, invalid_value, model_not_found
 from gateway.plant import Plant
 from gateway.reading import read
@@ -52,21 +52,25 @@ async def describe(plant: Plant, exchange: Exchange, endpoint: str, argument: st
     await exchange.answer_json(document)
 
 
-def _models(plant: Plant, credential: Credential, slug: str) -> dict[str, Any]:
+def _models(plant: Plant, credential: Credential, name: str) -> dict[str, Any]:
+    """The models that the key may call, by their slugs; or the one of this name, whichever of its names it is."""
     at = timezone.now()
-    described = {
-        model.slug: _model(model, price)
-        for model in plant.catalogue.values()
-        if model.targets and (price := model.price_at(at)) and authorizing.may_call(credential, model)
-    }
-    if not slug:
-        return {"object": "list", "data": list(described.values())}
-    if slug not in described:
-        raise model_not_found(slug)
-    return described[slug]
+    if not name:
+        described = (_model(model, credential, at) for model in plant.catalogue)
+        return {"object": "list", "data": [facts for facts in described if facts]}
+    model = plant.catalogue.get(name)
+    facts = model and _model(model, credential, at)
+    if not facts:
+        raise model_not_found(name)
+    return facts
 
 
-def _model(model: Servable, price: TokenPrice) -> dict[str, Any]:
+def _model(model: Servable, credential: Credential, at: dt.datetime) -> dict[str, Any] | None:
+    """One model; None where this key cannot call it, or nobody serves it."""
+    price = model.price_at(at)
+    endpoints = served_at(model)
+    if price is None or not endpoints or not authorizing.may_call(credential, model):
+        return None
     return {
         "id": model.slug,
         "object": "model",
@@ -77,6 +81,9 @@ def _model(model: Servable, price: TokenPrice) -> dict[str, Any]:
         "tier": "premium" if model.is_premium else "basic",
         "context_length": model.context_window,
         "max_output_tokens": model.max_output_tokens or None,
+        "supports_tools": model.supports_tools,
+        "supports_images": model.supports_images,
+        "endpoints": endpoints,
         # USD for one token, as exact strings.
         "pricing": {
             "prompt": _per_token(price.input_micro),

@@ -31,7 +31,7 @@ class Plant:
         self.windows = Windows()
         self.teller = Teller(process_id=process_id, journal=journal)
         self.upstreams = Upstreams()
-        self.catalogue: Catalogue = {}
+        self.catalogue = Catalogue()
         self._refreshing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

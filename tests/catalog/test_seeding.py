@@ -41,6 +41,22 @@ def test_openai_is_told_its_own_name_for_the_output_limit() -> None:
     assert set(limits.values()) == {"max_tokens"}
 
 
+def test_providers_are_seeded_with_their_protocols_and_models_with_what_they_take() -> None:
+    seed(at=AT)
+
+    protocols = dict(Provider.objects.values_list("slug", "protocols"))
+    assert protocols["anthropic"] == ["openai-chat", "anthropic-messages"]
+    assert protocols["openai"] == ["openai-chat", "openai-responses"]
+    assert protocols["zai"] == ["openai-chat"]
+    facts = {
+        slug: (tools, images)
+        for slug, tools, images in Model.objects.values_list("slug", "supports_tools", "supports_images")
+    }
+    assert facts["claude-opus-4.8"] == (True, True)
+    assert facts["glm-5"] == (True, False)
+    assert facts["text-embedding-3-small"] == (False, False)
+
+
 def test_seeding_twice_changes_nothing() -> None:
     seed(at=AT)
     before = [list(table.objects.order_by("pk").values()) for table in (Provider, Model, Price, Upstream)]
