@@ -3,15 +3,15 @@
 import logging
 
 from gateway.asgi import ClientGoneError, Exchange, Receive, Scope, Send
-from gateway.completing import ENDPOINT as CHAT
 from gateway.completing import complete
 from gateway.describing import describe
+from gateway.dialects.chat import Chat
 from gateway.errors import Refusal, method_not_allowed, temporarily_unavailable, unknown_url
 from gateway.plant import Plant
 
 logger = logging.getLogger(__name__)
 
-_POSTED = {CHAT: complete}
+_DIALECTS = {dialect.endpoint: dialect for dialect in (Chat(),)}
 _DESCRIBED = frozenset({"models", "key", "credits", "generation"})
 
 
@@ -52,15 +52,18 @@ class Gateway:
                 await exchange.refuse(temporarily_unavailable("The gateway"))
 
     async def _route(self, exchange: Exchange) -> None:
+        method, path = exchange.scope["method"], exchange.scope["path"]
+        endpoint = path.removeprefix("/v1/").rstrip("/")
+        dialect = _DIALECTS.get(endpoint)
+        if dialect is not None:
+            exchange.refusal_as_json = dialect.refusal
         plant = self._plant
         if plant is None:
             raise temporarily_unavailable("The gateway")
-        method, path = exchange.scope["method"], exchange.scope["path"]
-        endpoint = path.removeprefix("/v1/").rstrip("/")
-        if endpoint in _POSTED:
+        if dialect is not None:
             if method != "POST":
                 raise method_not_allowed("POST")
-            await _POSTED[endpoint](plant, exchange)
+            await complete(plant, exchange, dialect)
             return
         name, _, argument = endpoint.partition("/")
         if name not in _DESCRIBED or (argument and name != "models"):

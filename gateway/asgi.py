@@ -41,7 +41,17 @@ class ClientGoneError(Exception):
 class Exchange:
     """One request and its answer. The id is a UUIDv7: the request id, and the id of its receipt."""
 
-    __slots__ = ("_receive", "_send", "_started", "headers", "id", "is_started", "scope", "started_at")
+    __slots__ = (
+        "_receive",
+        "_send",
+        "_started",
+        "headers",
+        "id",
+        "is_started",
+        "refusal_as_json",
+        "scope",
+        "started_at",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
@@ -52,6 +62,8 @@ class Exchange:
         self._started = time.perf_counter()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.is_started = False
+        # How the dialect that is called writes a refusal; where none is, it is OpenAI's shape.
+        self.refusal_as_json: Callable[[Refusal, uuid.UUID], dict[str, Any]] | None = None
 
     @property
     def elapsed_ms(self) -> int:
@@ -140,8 +152,9 @@ class Exchange:
         await self.answer(200, orjson.dumps(document, default=str), headers)
 
     async def refuse(self, refusal: Refusal) -> None:
-        """Send a refusal in OpenAI's error shape."""
-        body = orjson.dumps(refusal.as_json())
+        """Send a refusal in the shape of the dialect that was called."""
+        shape = self.refusal_as_json
+        body = orjson.dumps(refusal.as_json() if shape is None else shape(refusal, self.id))
         if (b"connection", b"close") not in refusal.headers:
             await self.answer(refusal.status, body, refusal.headers)
             return

@@ -6,6 +6,7 @@ import ipaddress
 from accounts.models import Account
 from catalog.serving import Catalogue, Servable
 from gateway.asgi import Exchange
+from gateway.dialects.dialect import Dialect
 from gateway.errors import (
     account_suspended,
     context_length_exceeded,
@@ -52,10 +53,10 @@ def may_call(credential: Credential, model: Servable) -> bool:
     return is_allowed and (credential.premium_models or not model.is_premium)
 
 
-def judge_model(credential: Credential, *, asked: Asked, catalogue: Catalogue) -> Servable:
+def judge_model(credential: Credential, *, dialect: Dialect, asked: Asked, catalogue: Catalogue) -> Servable:
     """The model asked for. Raises Refusal if there is none, or the key or the plan does not include it."""
     model = catalogue.get(asked.model)
-    if model is None or model.kind != "chat":
+    if model is None or model.kind != dialect.model_kind:
         raise model_not_found(asked.model)
     if credential.allowed_models and model.slug not in credential.allowed_models:
         raise model_not_allowed(model.slug)
@@ -64,13 +65,22 @@ def judge_model(credential: Credential, *, asked: Asked, catalogue: Catalogue) -
     return model
 
 
-def judge_size(credential: Credential, *, asked: Asked, model: Servable) -> None:
+def judge_size(credential: Credential, *, dialect: Dialect, asked: Asked, model: Servable) -> None:
     """Raises Refusal where the plan's characters, the model's context or the model's output are exceeded."""
     limit = credential.max_input_characters
     if limit is not None and asked.input_characters > limit:
-        raise input_too_long(characters=asked.input_characters, limit=limit, plan=credential.plan_name)
+        raise input_too_long(
+            characters=asked.input_characters,
+            limit=limit,
+            plan=credential.plan_name,
+            param=dialect.input_field,
+        )
     if asked.output_limit is not None and asked.output_limit > model.max_output_tokens:
-        raise invalid_value("max_tokens", f"{model.slug} writes at most {model.max_output_tokens:,} tokens")
-    tokens = asked.input_tokens + (asked.output_limit or 1)
+        raise invalid_value(
+            dialect.limit_field, f"{model.slug} writes at most {model.max_output_tokens:,} tokens"
+        )
+    tokens = asked.context_tokens + (asked.output_limit or min(model.max_output_tokens, 1))
     if tokens > model.context_window:
-        raise context_length_exceeded(tokens=tokens, window=model.context_window, model=model.slug)
+        raise context_length_exceeded(
+            tokens=tokens, window=model.context_window, model=model.slug, param=dialect.input_field
+        )

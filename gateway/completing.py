@@ -1,7 +1,9 @@
-"""`POST /v1/chat/completions`: one request's walk through the stages, from its key to its receipt."""
+"""What costs something: one request's walk through the stages, from its key to its receipt."""
 
 import asyncio
 import logging
+from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 import orjson
@@ -9,9 +11,10 @@ from django.utils import timezone
 
 from catalog.money import usd_string
 from catalog.serving import Target
-from gateway import authorizing, metering
+from gateway import authorizing
 from gateway.asgi import ClientGoneError, Exchange, Headers
 from gateway.credentials import RefusedCaller
+from gateway.dialects.dialect import BrokenAnswerError, Dialect
 from gateway.errors import (
     Refusal,
     daily_allowance_exhausted,
@@ -22,7 +25,8 @@ from gateway.errors import (
     upstream_error,
     upstream_timeout,
 )
-from gateway.parsing import Asked, parse_chat
+from gateway.metering import estimated
+from gateway.parsing import Asked
 from gateway.plant import Plant
 from gateway.request_log import refuse, start_record
 from gateway.streaming import relay
@@ -34,7 +38,6 @@ from usage.recording import FinishedRequest
 
 logger = logging.getLogger(__name__)
 
-ENDPOINT = "chat/completions"
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 # What a request that names no limit counts in the minute of tokens until it is known what it wrote.
 _ASSUMED_OUTPUT_TOKENS = 1024
@@ -48,17 +51,17 @@ _REREAD_FOR_S = {
 }
 
 
-async def complete(plant: Plant, exchange: Exchange) -> None:
+async def complete(plant: Plant, exchange: Exchange, dialect: Dialect) -> None:
     """Serve one request. Whatever happens, what was held is settled or released, and the refusal is recorded."""
     try:
-        credential = await plant.credentials.authenticate(exchange, endpoint=ENDPOINT)
+        credential = await plant.credentials.authenticate(exchange, endpoint=dialect.endpoint)
     except RefusedCaller as refused:
-        await refuse(plant, exchange, refused, start_record(exchange, refused.credential, ENDPOINT))
+        await refuse(plant, exchange, refused, start_record(exchange, refused.credential, dialect.endpoint))
         return
-    finished = start_record(exchange, credential, ENDPOINT)
+    finished = start_record(exchange, credential, dialect.endpoint)
     walk = None
     try:
-        walk = await _prepare(plant, exchange, credential, finished)
+        walk = await _prepare(plant, exchange, dialect, credential, finished)
         walk.admitted = await _admit(walk)
     except Refusal as refusal:
         if walk is not None:
@@ -78,37 +81,51 @@ async def complete(plant: Plant, exchange: Exchange) -> None:
             await asyncio.shield(walk.settle(None, outcome=UsageRecord.Outcome.INTERRUPTED))
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What was asked of this process, and in which dialect, before it is known who may have it."""
+
+    plant: Plant
+    exchange: Exchange
+    dialect: Dialect
+    finished: FinishedRequest
+    asked: Asked
+
+
 async def _prepare(
-    plant: Plant, exchange: Exchange, credential: Credential, finished: FinishedRequest
+    plant: Plant, exchange: Exchange, dialect: Dialect, credential: Credential, finished: FinishedRequest
 ) -> Walk:
     """Read and judge what is asked. Raises Refusal; one that rests on the policy, only if that is still so."""
-    asked = parse_chat(await exchange.read_body())
+    asked = dialect.parse(await exchange.read_body())
     finished.is_streamed = asked.is_streamed
+    call = _Call(plant, exchange, dialect, finished, asked)
     try:
-        return await _judge(plant, exchange, credential, finished, asked)
+        return await _judge(call, credential)
     except Refusal as refusal:
         if refusal.code not in _REREAD_FOR_S:
             raise
         current = await plant.credentials.reread(
-            exchange, credential, endpoint=ENDPOINT, at_most_every_s=_REREAD_FOR_S[refusal.code]
+            exchange,
+            credential,
+            endpoint=dialect.endpoint,
+            at_most_every_s=_REREAD_FOR_S[refusal.code],
         )
         if current is None:
             raise
-    return await _judge(plant, exchange, current, finished, asked)
+    return await _judge(call, current)
 
 
-async def _judge(
-    plant: Plant, exchange: Exchange, credential: Credential, finished: FinishedRequest, asked: Asked
-) -> Walk:
+async def _judge(call: _Call, credential: Credential) -> Walk:
     """The model, the size and the minute. Raises Refusal."""
-    model = authorizing.judge_model(credential, asked=asked, catalogue=plant.catalogue)
-    finished.model_id = model.id
-    authorizing.judge_size(credential, asked=asked, model=model)
+    plant, exchange, dialect, asked = call.plant, call.exchange, call.dialect, call.asked
+    model = authorizing.judge_model(credential, dialect=dialect, asked=asked, catalogue=plant.catalogue)
+    call.finished.model_id = model.id
+    authorizing.judge_size(credential, dialect=dialect, asked=asked, model=model)
     price = model.price_at(exchange.started_at)
     if price is None or not model.targets:
         raise no_upstream(model.slug)
-    finished.set_price(price)
-    walk = Walk(plant, exchange, credential, finished, asked, model, price)
+    call.finished.set_price(price)
+    walk = Walk(plant, exchange, dialect, credential, call.finished, asked, model, price)
     output = asked.output_limit or min(model.max_output_tokens, _ASSUMED_OUTPUT_TOKENS)
     walk.counted_tokens = asked.input_tokens + output * asked.choices
     walk.counted = await plant.windows.count(
@@ -126,15 +143,18 @@ async def _admit(walk: Walk) -> Admitted:
             case Admitted():
                 return decision
             case CreditsInsufficient():
-                raise insufficient_credits(decision)
+                raise insufficient_credits(decision, limit_field=walk.dialect.limit_field)
             case BudgetReached():
-                raise key_limit_reached(decision)
+                raise key_limit_reached(decision, limit_field=walk.dialect.limit_field)
             case AllowanceExhausted():
                 raise daily_allowance_exhausted(decision, now=timezone.now(), headers=walk.headers())
         # The policy has changed since it was read: judge by what holds now.
-        walk.credential = await plant.credentials.authenticate(exchange, endpoint=ENDPOINT, is_fresh=True)
-        authorizing.judge_model(walk.credential, asked=walk.asked, catalogue=plant.catalogue)
-        authorizing.judge_size(walk.credential, asked=walk.asked, model=walk.model)
+        dialect, asked = walk.dialect, walk.asked
+        walk.credential = await plant.credentials.authenticate(
+            exchange, endpoint=dialect.endpoint, is_fresh=True
+        )
+        authorizing.judge_model(walk.credential, dialect=dialect, asked=asked, catalogue=plant.catalogue)
+        authorizing.judge_size(walk.credential, dialect=dialect, asked=asked, model=walk.model)
     raise temporarily_unavailable("The key's policy is changing too fast, so it")
 
 
@@ -146,10 +166,10 @@ def _admission(walk: Walk) -> Admission:
         account_version=credential.account_version,
         process_id=walk.plant.teller.process_id,
         price=walk.price,
-        input_bytes=asked.input_bytes,
+        input_bytes=asked.most_input_tokens,
         input_tokens=asked.input_tokens,
         output_limit=asked.output_limit,
-        max_output_tokens=min(model.max_output_tokens, model.context_window - asked.input_tokens),
+        max_output_tokens=min(model.max_output_tokens, model.context_window - asked.context_tokens),
         choices=asked.choices,
         draws_allowance=not model.is_premium,
         spends_credits=credential.spends_credits,
@@ -162,7 +182,11 @@ def _admission(walk: Walk) -> Admission:
 async def _serve(walk: Walk, admitted: Admitted) -> None:
     """Call the upstream and answer. Raises Refusal while nothing has been answered yet."""
     target, response = await walk.plant.upstreams.open(
-        walk.model, path=ENDPOINT, asked=walk.asked, output_limit=admitted.output_limit
+        walk.model,
+        dialect=walk.dialect,
+        asked=walk.asked,
+        output_limit=admitted.output_limit,
+        client_headers=walk.exchange.headers,
     )
     walk.finished.upstream = target.name
     try:
@@ -179,14 +203,15 @@ async def _answer(walk: Walk, admitted: Admitted, target: Target, response: aioh
     body = await _read(walk, response)
     walk.finished.time_to_first_token_ms = walk.exchange.elapsed_ms
     try:
-        document = orjson.loads(body)
-        choices = document["choices"]
-    except (orjson.JSONDecodeError, TypeError, KeyError):
-        raise upstream_error(walk.model.slug, "its answer is not a completion") from None
-    usage = metering.reported(document.get("usage")) or walk.estimate(metering.produced_characters(choices))
+        answered = walk.dialect.read(_document(body))
+    except BrokenAnswerError as error:
+        raise upstream_error(walk.model.slug, str(error)) from None
     walk.finished.status = 200
-    walk.finished.finish_reason = metering.finish_reason(choices)
-    await walk.settle(usage)
+    walk.finished.finish_reason = answered.finish_reason
+    await walk.settle(
+        answered.usage
+        or estimated(input_tokens=walk.asked.input_tokens, produced_characters=answered.produced_characters)
+    )
     cost: Headers = [
         (b"x-tollgate-cost-usd", usd_string(walk.charged_nanousd).encode()),
         (b"x-tollgate-held-usd", usd_string(admitted.held_nanousd).encode()),
@@ -196,6 +221,16 @@ async def _answer(walk: Walk, admitted: Admitted, target: Target, response: aioh
         await walk.exchange.answer(200, body, [*walk.headers(), *cost])
     except ClientGoneError:
         logger.debug("the client of %s has gone; it is billed for what was produced", walk.exchange.id)
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise BrokenAnswerError("its answer is not JSON") from None
+    if not isinstance(document, dict):
+        raise BrokenAnswerError("its answer is not an object")
+    return document
 
 
 async def _read(walk: Walk, response: aiohttp.ClientResponse) -> bytes:

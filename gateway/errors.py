@@ -190,24 +190,24 @@ def invalid_value(param: str, why: str) -> Refusal:
     return Refusal(400, INVALID_REQUEST, "invalid_value", f"Invalid value for `{param}`: {why}.", param=param)
 
 
-def input_too_long(*, characters: int, limit: int, plan: str) -> Refusal:
+def input_too_long(*, characters: int, limit: int, plan: str, param: str) -> Refusal:
     return Refusal(
         400,
         INVALID_REQUEST,
         "input_too_long",
         f"The input has {characters:,} characters; the {plan} plan takes {limit:,} a request. Shorten it, or buy "
         "credits to move to pay-as-you-go.",
-        param="messages",
+        param=param,
     )
 
 
-def context_length_exceeded(*, tokens: int, window: int, model: str) -> Refusal:
+def context_length_exceeded(*, tokens: int, window: int, model: str, param: str) -> Refusal:
     return Refusal(
         400,
         INVALID_REQUEST,
         "context_length_exceeded",
         f"The input and the output asked for come to about {tokens:,} tokens; {model} has a context of {window:,}.",
-        param="messages",
+        param=param,
     )
 
 
@@ -234,9 +234,10 @@ def request_timed_out(*, timeout_s: float) -> Refusal:
 # --- What it may spend -------------------------------------------------------------------------------------
 
 
-def insufficient_credits(facts: CreditsInsufficient) -> Refusal:
+def insufficient_credits(facts: CreditsInsufficient, *, limit_field: str) -> Refusal:
+    """`limit_field` is what the dialect calls the limit of output tokens."""
     affordable = max(facts.affordable_tokens, 0)
-    way_out = f"Ask for at most max_tokens={affordable}, or buy" if affordable else "Buy"
+    way_out = f"Ask for at most {limit_field}={affordable}, or buy" if affordable else "Buy"
     held = (
         f" ({usd_string(facts.held_nanousd)} more is held by running requests)" if facts.held_nanousd else ""
     )
@@ -246,16 +247,16 @@ def insufficient_credits(facts: CreditsInsufficient) -> Refusal:
         "insufficient_credits",
         f"The account has ${usd_string(facts.available_nanousd)} of credit available{held}; this request may cost "
         f"up to ${usd_string(facts.needed_nanousd)}. {way_out} credits on the Billing page.",
-        param="max_tokens" if affordable else None,
+        param=limit_field if affordable else None,
         headers=[_DO_NOT_RETRY],
     )
 
 
-def key_limit_reached(facts: BudgetReached) -> Refusal:
+def key_limit_reached(facts: BudgetReached, *, limit_field: str) -> Refusal:
     period = {"day": " a day", "week": " a week", "month": " a month"}.get(facts.period, " in total")
     frees = f" It frees at {_moment(facts.resets_at)}." if facts.resets_at else ""
     affordable = max(facts.affordable_tokens, 0)
-    smaller = f", or ask for at most max_tokens={affordable}" if affordable else ""
+    smaller = f", or ask for at most {limit_field}={affordable}" if affordable else ""
     return Refusal(
         402,
         QUOTA,
@@ -263,7 +264,7 @@ def key_limit_reached(facts: BudgetReached) -> Refusal:
         f"This key's own limit is ${usd_string(facts.limit_nanousd)}{period}; ${usd_string(facts.spent_nanousd)} is "
         f"spent and ${usd_string(facts.held_nanousd)} held by running requests.{frees} Raise the limit on the key's "
         f"page{smaller}.",
-        param="max_tokens" if affordable else None,
+        param=limit_field if affordable else None,
         headers=[_DO_NOT_RETRY],
     )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
@@ -9,12 +10,8 @@ import orjson
 from django.conf import settings
 
 from catalog.serving import Servable, Target
-from gateway.errors import (
-    Refusal,
-    upstream_error,
-    upstream_refused,
-    upstream_timeout,
-)
+from gateway.dialects.dialect import Dialect
+from gateway.errors import Refusal, upstream_error, upstream_refused, upstream_timeout
 from gateway.parsing import Asked
 
 logger = logging.getLogger(__name__)
@@ -24,7 +21,6 @@ _ATTEMPTS = 2
 _OK = 200
 # The client's own mistakes, which only the upstream could see. Whatever else fails there is not the client's.
 _CLIENT_MISTAKES = frozenset({400, 413, 422})
-_OUTPUT_LIMITS = ("max_tokens", "max_completion_tokens")
 
 
 class Upstreams:
@@ -46,7 +42,13 @@ class Upstreams:
         await self._session.close()
 
     async def open(
-        self, model: Servable, *, path: str, asked: Asked, output_limit: int
+        self,
+        model: Servable,
+        *,
+        dialect: Dialect,
+        asked: Asked,
+        output_limit: int,
+        client_headers: Mapping[bytes, bytes],
     ) -> tuple[Target, aiohttp.ClientResponse]:
         """The first good answer of the model's upstreams, its body unread. The caller closes it.
 
@@ -57,7 +59,12 @@ class Upstreams:
         for attempt in range(max(_ATTEMPTS, len(model.targets))):
             target = model.targets[attempt % len(model.targets)]
             try:
-                response = await self._post(target, path, outgoing(asked, target, output_limit))
+                response = await self._post(
+                    target,
+                    dialect.endpoint,
+                    body=dialect.outgoing(asked, target, output_limit),
+                    headers=dialect.upstream_headers(target, client_headers),
+                )
             except aiohttp.ConnectionTimeoutError:
                 refusal = upstream_timeout(model.slug, "it could not be reached in time")
             except TimeoutError:
@@ -74,26 +81,16 @@ class Upstreams:
                     break
         raise refusal
 
-    async def _post(self, target: Target, path: str, body: bytes) -> aiohttp.ClientResponse:
+    async def _post(
+        self, target: Target, path: str, *, body: bytes, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
         async with asyncio.timeout(settings.GATEWAY_FIRST_BYTE_TIMEOUT_S):
             return await self._session.post(
                 f"{target.base_url}/{path}",
                 data=body,
-                # Nothing of the client's own headers goes upstream: no key, no cookie, no address.
-                headers={"authorization": f"Bearer {target.api_key}", "content-type": "application/json"},
+                headers=headers,
                 allow_redirects=False,
             )
-
-
-def outgoing(asked: Asked, target: Target, output_limit: int) -> bytes:
-    """The body as the upstream gets it: its own name of the model, the admitted output limit, usage reported."""
-    document: dict[str, Any] = {**asked.document, "model": target.model}
-    if output_limit:
-        named = [name for name in _OUTPUT_LIMITS if document.get(name) is not None]
-        document |= dict.fromkeys(named or [target.output_limit_parameter], output_limit)
-    if asked.is_streamed:
-        document["stream_options"] = {**(document.get("stream_options") or {}), "include_usage": True}
-    return orjson.dumps(document)
 
 
 async def _refusal_of(response: aiohttp.ClientResponse, model: Servable, target: Target) -> Refusal:

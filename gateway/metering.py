@@ -1,4 +1,7 @@
-"""Stage 7: what a response used, read from what the upstream reports, or estimated and marked so."""
+"""Stage 7: what a response used, read from what the upstream reports, or estimated and marked so.
+
+Where a report stands in an answer, and under which names, is the dialect's to know.
+"""
 
 import math
 from dataclasses import dataclass
@@ -7,6 +10,7 @@ from typing import Any
 # More than any context window there is. A larger figure is nonsense, and nonsense is not billed.
 _ABSURD = 100_000_000
 _CHARACTERS_PER_TOKEN = 4
+_NOT_WRITTEN = frozenset({"role", "type", "id"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,21 +23,13 @@ class Usage:
     is_estimated: bool = False
 
 
-def reported(usage: object) -> Usage | None:
-    """The usage object of an OpenAI response; None if it is absent, malformed, negative or absurd.
-
-    An explicit zero is zero.
-    """
-    if not isinstance(usage, dict):
+def reported(*, input_tokens: object, output_tokens: object, cached_tokens: object) -> Usage | None:
+    """The figures of a report, if all of them make sense. An explicit zero is zero; None of cached tokens is none."""
+    given, written = count(input_tokens), count(output_tokens)
+    cached = 0 if cached_tokens is None else count(cached_tokens)
+    if given is None or written is None or cached is None or cached > given:
         return None
-    details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    prompt = _count(usage.get("prompt_tokens"))
-    completion = _count(usage.get("completion_tokens"))
-    cached_tokens = 0 if cached is None else _count(cached)
-    if prompt is None or completion is None or cached_tokens is None or cached_tokens > prompt:
-        return None
-    return Usage(prompt, completion, cached_tokens)
+    return Usage(given, written, cached)
 
 
 def estimated(*, input_tokens: int, produced_characters: int) -> Usage:
@@ -45,37 +41,19 @@ def estimated(*, input_tokens: int, produced_characters: int) -> Usage:
     )
 
 
-def produced_characters(choices: object) -> int:
-    """The characters that the choices of a response, or of a chunk of it, carry: text, refusals, tool calls."""
-    if not isinstance(choices, list):
-        return 0
-    return sum(
-        _characters(choice.get("delta") or choice.get("message") or choice.get("text"))
-        for choice in choices
-        if isinstance(choice, dict)
-    )
-
-
-def finish_reason(choices: object) -> str:
-    """Why the first choice that has ended did; empty while none has."""
-    if isinstance(choices, list):
-        for choice in choices:
-            if isinstance(choice, dict) and isinstance(choice.get("finish_reason"), str):
-                return str(choice["finish_reason"])[:30]
-    return ""
-
-
-def _count(value: object) -> int | None:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _ABSURD:
+def count(value: object) -> int | None:
+    """A number of tokens; None for what is none: negative, absurd, a fraction, a truth value."""
+    if type(value) is int and 0 <= value <= _ABSURD:
         return value
     return None
 
 
-def _characters(value: Any) -> int:
+def characters(value: Any) -> int:
+    """The characters of what a model wrote: text, refusals, tool calls, without the protocol's own words."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, dict):
-        return sum(_characters(item) for key, item in value.items() if key not in ("role", "type", "id"))
+        return sum(characters(item) for key, item in value.items() if key not in _NOT_WRITTEN)
     if isinstance(value, list):
-        return sum(map(_characters, value))
+        return sum(map(characters, value))
     return 0

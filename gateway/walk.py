@@ -7,8 +7,9 @@ from django.utils import timezone
 from catalog.pricing import TokenPrice
 from catalog.serving import Servable
 from gateway.asgi import Exchange, Headers
+from gateway.dialects.dialect import Dialect
 from gateway.errors import Refusal
-from gateway.metering import Usage, estimated
+from gateway.metering import Usage
 from gateway.parsing import Asked
 from gateway.plant import Plant
 from gateway.windows import Counted
@@ -24,6 +25,7 @@ class Walk:
 
     plant: Plant
     exchange: Exchange
+    dialect: Dialect
     credential: Credential
     finished: FinishedRequest
     asked: Asked
@@ -57,10 +59,6 @@ class Walk:
             self.plant.windows.correct(
                 self.credential, self.counted, difference=used_tokens - self.counted_tokens
             )
-
-    def estimate(self, produced_characters: int) -> Usage:
-        """What the request must have used by what came back, where the upstream does not say."""
-        return estimated(input_tokens=self.asked.input_tokens, produced_characters=produced_characters)
 
     @property
     def charged_nanousd(self) -> int:

@@ -1,0 +1,207 @@
+"""`POST /v1/chat/completions`: OpenAI's chat, which most providers speak."""
+
+import uuid
+from typing import Any
+
+import orjson
+
+from catalog.serving import Target
+from gateway import fields, metering, weighing
+from gateway.dialects.dialect import Answered, BrokenAnswerError, Dialect, Meter, decoded
+from gateway.errors import Refusal, invalid_value
+from gateway.metering import Usage
+from gateway.parsing import Asked, boolean, models_of
+from gateway.sse import data_of, event_of
+from gateway.strict_json import parse_object
+
+_MAX_CHOICES = 128
+_LIMITS = ("max_completion_tokens", "max_tokens")
+_DONE = b"[DONE]"
+# What OpenAI writes into every chunk but the last when it is asked for usage. It closes the chunk, so it is no text.
+_NO_USAGE = b',"usage":null}'
+
+SAMPLING: dict[str, fields.Judge] = {
+    "temperature": fields.number(0, 2),
+    "top_p": fields.number(0, 1),
+    "frequency_penalty": fields.number(-2, 2),
+    "presence_penalty": fields.number(-2, 2),
+    "n": fields.whole_number(1, _MAX_CHOICES),
+    "max_tokens": fields.AN_OUTPUT_LIMIT,
+    "stop": fields.of_type("a string or a list of strings", str, list),
+    "seed": fields.of_type("a whole number", int),
+    "logit_bias": fields.AN_OBJECT,
+    "user": fields.A_STRING,
+}
+_FIELDS: dict[str, fields.Judge] = {
+    **SAMPLING,
+    "max_completion_tokens": fields.AN_OUTPUT_LIMIT,
+    "top_logprobs": fields.number(0, 20),
+    "tools": fields.A_LIST,
+    "tool_choice": fields.of_type("a string or an object", str, dict),
+    "logprobs": fields.TRUE_OR_FALSE,
+    "metadata": fields.AN_OBJECT,
+    "response_format": fields.AN_OBJECT,
+    "reasoning_effort": fields.A_STRING,
+    "parallel_tool_calls": fields.TRUE_OR_FALSE,
+}
+
+
+class Chat(Dialect):
+    endpoint = "chat/completions"
+    protocol = "openai-chat"
+    input_field = "messages"
+    limit_field = "max_tokens"
+
+    def parse(self, body: bytes) -> Asked:
+        document = parse_object(body)
+        messages = document.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise invalid_value("messages", "it must be a list with at least one message")
+        for index, message in enumerate(messages):
+            if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+                raise invalid_value(f"messages[{index}]", "a message is an object with a `role`")
+            if not isinstance(message.get("content"), str | list | None):
+                raise invalid_value(f"messages[{index}].content", "it must be a string or a list of parts")
+        fields.judge(document, _FIELDS)
+        is_streamed = boolean(document, "stream")
+        return Asked(
+            document=document,
+            models=models_of(document),
+            is_streamed=is_streamed,
+            wants_usage=wants_usage(document, is_streamed=is_streamed),
+            output_limit=_output_limit(document),
+            choices=document.get("n") or 1,
+            most_input_tokens=len(body),
+            input_characters=weighing.characters_of(document),
+        )
+
+    def outgoing(self, asked: Asked, target: Target, output_limit: int) -> bytes:
+        document: dict[str, Any] = {**asked.document, "model": target.model}
+        document.pop("models", None)
+        if output_limit:
+            named = [name for name in _LIMITS if document.get(name) is not None]
+            document |= dict.fromkeys(named or [target.output_limit_parameter], output_limit)
+        if asked.is_streamed:
+            document["stream_options"] = {**(document.get("stream_options") or {}), "include_usage": True}
+        return orjson.dumps(document)
+
+    def read(self, document: dict[str, Any]) -> Answered:
+        choices = document.get("choices")
+        if not isinstance(choices, list):
+            raise BrokenAnswerError("its answer is not a completion")
+        return Answered(usage_of(document.get("usage")), produced_characters(choices), finish_reason(choices))
+
+    def meter(self, asked: Asked) -> Meter:
+        return ChunkMeter(asked)
+
+
+class ChunkMeter(Meter):
+    """A stream of chunks with choices, then one with the usage, then `[DONE]`."""
+
+    def __init__(self, asked: Asked) -> None:
+        super().__init__(asked)
+        self._last: dict[str, Any] = {}
+        self._usage_chunk: dict[str, Any] | None = None
+
+    def take(self, event: bytes) -> bytes:
+        data = data_of(event)
+        if not data:
+            return event
+        if data == _DONE:
+            self.is_done = True
+            return b""
+        chunk = decoded(data)
+        if chunk.get("error") is not None:
+            raise BrokenAnswerError("it reported an error in its stream")
+        self._last = chunk
+        choices = chunk.get("choices")
+        if choices:
+            self.characters += produced_characters(choices)
+            self.finish_reason = finish_reason(choices) or self.finish_reason
+        if "usage" not in chunk:
+            return event
+        return self._take_usage(chunk, event, data)
+
+    def _take_usage(self, chunk: dict[str, Any], event: bytes, data: bytes) -> bytes:
+        if chunk["usage"] is not None:
+            self.usage = usage_of(chunk["usage"])
+        if not chunk.get("choices"):
+            self._usage_chunk = chunk  # passed on at the end, with the cost, if the client wants it
+            return b""
+        if self.asked.wants_usage:
+            return event
+        if data.endswith(_NO_USAGE):
+            return event_of(data[: -len(_NO_USAGE)] + b"}")
+        del chunk["usage"]
+        return event_of(orjson.dumps(chunk))
+
+    def ending(self, usage: Usage, *, cost_usd: str) -> bytes:
+        """The chunk with the usage if it is wanted, the upstream's own or one of ours, and `[DONE]`."""
+        if not self.asked.wants_usage:
+            return event_of(_DONE)
+        same: dict[str, Any] = {
+            name: self._last[name] for name in ("id", "object", "created", "model") if name in self._last
+        }
+        chunk = self._usage_chunk or {**same, "choices": []}
+        counts = chunk.get("usage") if self.usage is not None else None
+        counts = counts or {
+            "prompt_tokens": usage.input_tokens,
+            "completion_tokens": usage.output_tokens,
+            "total_tokens": usage.input_tokens + usage.output_tokens,
+        }
+        return event_of(orjson.dumps({**chunk, "usage": {**counts, "cost_usd": cost_usd}})) + event_of(_DONE)
+
+    def error(self, refusal: Refusal, request_id: uuid.UUID) -> bytes:
+        return event_of(orjson.dumps(refusal.as_json()))
+
+
+def wants_usage(document: dict[str, Any], *, is_streamed: bool) -> bool:
+    """Whether the client wants to see its usage in the stream. Raises Refusal."""
+    options = document.get("stream_options")
+    if options is None:
+        return False
+    if not isinstance(options, dict):
+        raise invalid_value("stream_options", "it must be an object")
+    if not is_streamed:
+        raise invalid_value("stream_options", "it is only allowed when `stream` is true")
+    return boolean(options, "include_usage", "stream_options.")
+
+
+def usage_of(usage: object) -> Usage | None:
+    """OpenAI's usage object; None if it is absent, malformed, negative or absurd."""
+    if not isinstance(usage, dict):
+        return None
+    details = usage.get("prompt_tokens_details")
+    return metering.reported(
+        input_tokens=usage.get("prompt_tokens"),
+        output_tokens=usage.get("completion_tokens"),
+        cached_tokens=details.get("cached_tokens") if isinstance(details, dict) else None,
+    )
+
+
+def produced_characters(choices: object) -> int:
+    """The characters that the choices of a response, or of a chunk of it, carry."""
+    if not isinstance(choices, list):
+        return 0
+    return sum(
+        metering.characters(choice.get("delta") or choice.get("message") or choice.get("text"))
+        for choice in choices
+        if isinstance(choice, dict)
+    )
+
+
+def finish_reason(choices: object) -> str:
+    """Why the first choice that has ended did; empty while none has."""
+    if isinstance(choices, list):
+        for choice in choices:
+            if isinstance(choice, dict) and isinstance(choice.get("finish_reason"), str):
+                return str(choice["finish_reason"])[:30]
+    return ""
+
+
+def _output_limit(document: dict[str, Any]) -> int | None:
+    newer, older = document.get("max_completion_tokens"), document.get("max_tokens")
+    if newer is not None and older is not None and newer != older:
+        raise invalid_value("max_tokens", "it differs from `max_completion_tokens`; send one of them")
+    limit: int | None = older if newer is None else newer
+    return limit
