@@ -152,7 +152,7 @@ class Instance:
         ]
         return Child(
             name,
-            [*command, "--http", "httptools", *quiet, *options],
+            [*command, "--http", "config.http_protocol:StrictHttpProtocol", *quiet, *options],
             log=self._home.logs / f"{name}.log",
             inherited_descriptors=[listener.fileno()],
         )

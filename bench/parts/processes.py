@@ -54,7 +54,7 @@ def uvicorn(application: str, *, environ: Mapping[str, str]) -> Iterator[tuple[s
             "--loop",
             "uvloop",
             "--http",
-            "httptools",
+            "config.http_protocol:StrictHttpProtocol",
             "--no-access-log",
         ]
         process = subprocess.Popen(

@@ -17,7 +17,8 @@ from django.conf import settings
 
 ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE_S = 30.0
-_OPTIONS = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--no-proxy-headers")
+_HTTP = "config.http_protocol:StrictHttpProtocol"
+_OPTIONS = ("--loop", "uvloop", "--http", _HTTP, "--no-access-log", "--no-proxy-headers")
 
 
 class GatewayServer:
@@ -33,6 +34,7 @@ class GatewayServer:
             "SANDBOX_UPSTREAM_URL": sandbox_url,
             "TOLLGATE_HOME": str(home),
             "TOLLGATE_PROCESSES": str(processes),
+            "LOG_LEVEL": "INFO",
             **(env or {}),
         }
         self._log = (home / "gateway.log").open("ab")
