@@ -37,8 +37,17 @@ class Stage:
         """A model that the running gateway already knows."""
         model = factories.make_model(**facts)
         secret = factories.make_key(factories.make_account(plan=Plan.PAY_AS_YOU_GO)).secret
-        wait_for(lambda: self.get(f"models/{model.slug}", secret).status_code == 200)
+        if len(self.gateway.pids) == 1:
+            wait_for(lambda: self.get(f"models/{model.slug}", secret).status_code == 200)
+        else:
+            for index in range(len(self.gateway.pids)):
+                self._wait_until_known(model, secret, index)
         return model
+
+    def _wait_until_known(self, model: Model, secret: str, index: int) -> None:
+        headers = {"authorization": f"Bearer {secret}"}
+        with self.gateway.client_of(index) as client:
+            wait_for(lambda: client.get(f"models/{model.slug}", headers=headers).status_code == 200)
 
     def account(self, *, plan: str = Plan.PAY_AS_YOU_GO, credit: str = "0") -> Account:
         return factories.make_account(plan=plan, credit=credit)
@@ -112,6 +121,26 @@ def gateway_server(
     home = tmp_path_factory.mktemp("gateway")
     with server.running(sandbox_url=sandbox_url, home=home, GATEWAY_CATALOGUE_EVERY_S="0.05") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def four_processes(
+    django_db_setup: None, sandbox_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[server.GatewayServer]:
+    """Four gateway processes on one socket, for tests that are marked with the group "four processes"."""
+    home = tmp_path_factory.mktemp("four")
+    with server.running(
+        sandbox_url=sandbox_url, home=home, processes=4, GATEWAY_CATALOGUE_EVERY_S="0.2"
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def crowd(transactional_db: None, four_processes: server.GatewayServer, sandbox_url: str) -> Iterator[Stage]:
+    """A stage on four processes: each request is served by whichever takes it first."""
+    stage = Stage(four_processes, sandbox_url)
+    yield stage
+    check_books(idle=True)
 
 
 @pytest.fixture

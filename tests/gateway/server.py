@@ -13,20 +13,37 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
+import httpx2 as httpx
 from django.conf import settings
 
 ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE_S = 30.0
-_HTTP = "config.http_protocol:StrictHttpProtocol"
-_OPTIONS = ("--loop", "uvloop", "--http", _HTTP, "--no-access-log", "--no-proxy-headers")
+_UVICORN = (
+    *(sys.executable, "-m", "uvicorn", "config.asgi:application"),
+    *(
+        "--loop",
+        "uvloop",
+        "--http",
+        "config.http_protocol:StrictHttpProtocol",
+        "--no-access-log",
+        "--no-proxy-headers",
+    ),
+)
 
 
 class GatewayServer:
     """`uvicorn config.asgi` on one port, as `./tollgate up` starts it, with one or more processes."""
 
     def __init__(
-        self, *, sandbox_url: str, home: Path, processes: int = 1, env: Mapping[str, str] | None = None
+        self,
+        *,
+        sandbox_url: str,
+        home: Path,
+        processes: int = 1,
+        drain_s: int = 30,
+        env: Mapping[str, str] | None = None,
     ) -> None:
+        self._drain_s = drain_s
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self._environ = {
             **os.environ,
@@ -40,6 +57,9 @@ class GatewayServer:
         self._log = (home / "gateway.log").open("ab")
         self._processes = [self._start() for _ in range(processes)]
         self.wait_until_ready()
+        for index in range(processes if processes > 1 else 0):
+            with self.client_of(index):
+                pass
 
     @property
     def origin(self) -> str:
@@ -63,6 +83,34 @@ class GatewayServer:
     def terminate(self, index: int = 0) -> None:
         """Ask one process to stop; it finishes what it serves."""
         self._processes[index].send_signal(signal.SIGTERM)
+
+    def end_of(self, index: int = 0, *, patience_s: float = _PATIENCE_S) -> int:
+        """Wait until a process that was asked to stop has ended; its exit code."""
+        return self._processes[index].wait(timeout=patience_s)
+
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._processes]
+
+    @contextlib.contextmanager
+    def only(self, index: int) -> Iterator[None]:
+        """Who connects in here is served by this process: the others are halted, and cannot take the connection."""
+        others = [process for number, process in enumerate(self._processes) if number != index]
+        for process in others:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in others:
+                process.send_signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def client_of(self, index: int) -> Iterator[httpx.Client]:
+        """A client with one connection, to this process; after 5 s without use uvicorn closes it."""
+        with httpx.Client(base_url=self.url, limits=httpx.Limits(max_connections=1), timeout=30) as client:
+            with self.only(index):
+                client.get(f"{self.origin}/health/live")
+            yield client
 
     def stop(self) -> None:
         for process in self._processes:
@@ -88,7 +136,7 @@ class GatewayServer:
     def _start(self) -> subprocess.Popen[bytes]:
         fd = self._listener.fileno()
         return subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "config.asgi:application", "--fd", str(fd), *_OPTIONS],
+            [*_UVICORN, "--fd", str(fd), "--timeout-graceful-shutdown", str(self._drain_s)],
             cwd=ROOT,
             env=self._environ,
             pass_fds=[fd],
@@ -111,8 +159,10 @@ def database_url() -> str:
 
 
 @contextlib.contextmanager
-def running(*, sandbox_url: str, home: Path, processes: int = 1, **env: str) -> Iterator[GatewayServer]:
-    server = GatewayServer(sandbox_url=sandbox_url, home=home, processes=processes, env=env)
+def running(
+    *, sandbox_url: str, home: Path, processes: int = 1, drain_s: int = 30, **env: str
+) -> Iterator[GatewayServer]:
+    server = GatewayServer(sandbox_url=sandbox_url, home=home, processes=processes, drain_s=drain_s, env=env)
     try:
         yield server
     finally:
