@@ -80,7 +80,7 @@ def test_no_request_that_starts_after_the_pages_answer_is_admitted(crowd: Stage,
     assert set(before) == {200}
     assert rate > PER_SECOND / 2  # a machine that is shared may not carry all of it
     dead = {
-        "rotate": (401, "invalid_api_key"),
+        "rotate": (401, "revoked_api_key"),
         "revoke": (401, "revoked_api_key"),
         "disable": (403, "key_disabled"),
     }
