@@ -1,17 +1,25 @@
 """The ASGI application for /v1/*: the lifespan of the process, and the way from an address to what serves it."""
 
 import logging
+from collections.abc import Mapping
 
 from gateway.asgi import ClientGoneError, Exchange, Receive, Scope, Send
 from gateway.completing import complete
 from gateway.describing import describe
 from gateway.dialects.chat import Chat
+from gateway.dialects.completions import Completions
+from gateway.dialects.dialect import Dialect
+from gateway.dialects.embeddings import Embeddings
+from gateway.dialects.messages import Messages
+from gateway.dialects.responses import Responses
 from gateway.errors import Refusal, method_not_allowed, temporarily_unavailable, unknown_url
 from gateway.plant import Plant
 
 logger = logging.getLogger(__name__)
 
-_DIALECTS = {dialect.endpoint: dialect for dialect in (Chat(),)}
+_DIALECTS: Mapping[str, Dialect] = {
+    dialect.endpoint: dialect for dialect in (Chat(), Completions(), Embeddings(), Responses(), Messages())
+}
 _DESCRIBED = frozenset({"models", "key", "credits", "generation"})
 
 

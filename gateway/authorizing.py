@@ -7,6 +7,7 @@ from accounts.models import Account
 from catalog.serving import Catalogue, Servable
 from gateway.asgi import Exchange
 from gateway.dialects.dialect import Dialect
+from gateway.endpoints import ENDPOINTS, served_at
 from gateway.errors import (
     account_suspended,
     context_length_exceeded,
@@ -18,6 +19,7 @@ from gateway.errors import (
     key_disabled,
     model_not_allowed,
     model_not_found,
+    not_served_here,
     plan_upgrade_required,
     revoked_api_key,
 )
@@ -54,14 +56,17 @@ def may_call(credential: Credential, model: Servable) -> bool:
 
 
 def judge_model(credential: Credential, *, dialect: Dialect, asked: Asked, catalogue: Catalogue) -> Servable:
-    """The model asked for. Raises Refusal if there is none, or the key or the plan does not include it."""
+    """The model asked for. Raises Refusal if there is none here, or the key or the plan does not include it."""
     model = catalogue.get(asked.model)
-    if model is None or model.kind != dialect.model_kind:
+    if model is None:
         raise model_not_found(asked.model)
     if credential.allowed_models and model.slug not in credential.allowed_models:
         raise model_not_allowed(model.slug)
     if model.is_premium and not credential.premium_models:
         raise plan_upgrade_required(model.slug, credential.plan_name)
+    endpoint = ENDPOINTS[dialect.endpoint]
+    if model.kind != endpoint.kind or (model.targets and not endpoint.targets(model)):
+        raise not_served_here(model.slug, endpoint=dialect.endpoint, served_at=served_at(model))
     return model
 
 

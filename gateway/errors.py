@@ -168,6 +168,13 @@ def model_not_found(model: str) -> Refusal:
     )
 
 
+def not_served_here(model: str, *, endpoint: str, served_at: Iterable[str]) -> Refusal:
+    """The model is of another kind, or none of its upstreams speaks the protocol. Nothing is translated."""
+    others = ", ".join(f"/v1/{other}" for other in served_at)
+    where = f"call it at {others}" if others else "it is served at no endpoint just now"
+    return invalid_value("model", f"{model} does not answer at /v1/{endpoint}; {where}")
+
+
 def unknown_url(method: str, path: str) -> Refusal:
     return Refusal(404, INVALID_REQUEST, "unknown_url", f"There is no {method} {path[:200]} here.")
 

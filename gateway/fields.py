@@ -52,6 +52,17 @@ def one_of(*allowed: object, why: str) -> Judge:
     return judged
 
 
+def only_false(why: str) -> Judge:
+    """A switch that stays off, for the same reasons."""
+
+    def judged(name: str, value: Any) -> None:
+        TRUE_OR_FALSE(name, value)
+        if value:
+            raise invalid_value(name, why)
+
+    return judged
+
+
 def never(why: str) -> Judge:
     """No value at all, for the same reasons."""
 

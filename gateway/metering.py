@@ -9,7 +9,7 @@ from typing import Any
 
 # More than any context window there is. A larger figure is nonsense, and nonsense is not billed.
 _ABSURD = 100_000_000
-_CHARACTERS_PER_TOKEN = 4
+CHARACTERS_PER_TOKEN = 4
 _NOT_WRITTEN = frozenset({"role", "type", "id"})
 
 
@@ -36,7 +36,7 @@ def estimated(*, input_tokens: int, produced_characters: int) -> Usage:
     """What a response must have used: the estimate of its input, and four characters for each output token."""
     return Usage(
         input_tokens=input_tokens,
-        output_tokens=math.ceil(produced_characters / _CHARACTERS_PER_TOKEN),
+        output_tokens=math.ceil(produced_characters / CHARACTERS_PER_TOKEN),
         is_estimated=True,
     )
 

@@ -4,6 +4,7 @@ import re
 
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE = re.compile(rb"\r\n|\n|\r")
+_LINE_AND_BLANK = 2
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 
 
@@ -40,6 +41,9 @@ class EventSplitter:
 
 def data_of(event: bytes) -> bytes:
     """The data of an event, its lines joined; empty for a comment."""
+    # Nearly all events are one line of data, alone or after the line with their name.
+    if event.startswith(b"data: ") and event.count(b"\n") == _LINE_AND_BLANK and b"\r" not in event:
+        return event[6:-2]
     lines = [line[5:].removeprefix(b" ") for line in _LINE.split(event) if line.startswith(b"data:")]
     return b"\n".join(lines)
 
@@ -47,3 +51,8 @@ def data_of(event: bytes) -> bytes:
 def event_of(data: bytes) -> bytes:
     """An event that carries this data, which has no line breaks."""
     return b"data: " + data + b"\n\n"
+
+
+def named_event_of(name: str, data: bytes) -> bytes:
+    """The same with a name, as typed events have one."""
+    return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"

@@ -8,6 +8,15 @@ import orjson
 from catalog.serving import Target
 from gateway import fields, metering, weighing
 from gateway.dialects.dialect import Answered, BrokenAnswerError, Dialect, Meter, decoded
+from gateway.dialects.shared_account import (
+    APART,
+    NO_STORE,
+    OTHER_PRICE,
+    SERVICE_TIER,
+    STORED,
+    UNBOUNDED,
+    judge_tools,
+)
 from gateway.errors import Refusal, invalid_value
 from gateway.metering import Usage
 from gateway.parsing import Asked, boolean, models_of
@@ -19,6 +28,9 @@ _LIMITS = ("max_completion_tokens", "max_tokens")
 _DONE = b"[DONE]"
 # What OpenAI writes into every chunk but the last when it is asked for usage. It closes the chunk, so it is no text.
 _NO_USAGE = b',"usage":null}'
+
+# Tools that the client runs, at any provider that speaks this protocol.
+_TOOLS = frozenset({"function", "custom"})
 
 SAMPLING: dict[str, fields.Judge] = {
     "temperature": fields.number(0, 2),
@@ -38,17 +50,32 @@ _FIELDS: dict[str, fields.Judge] = {
     "top_logprobs": fields.number(0, 20),
     "tools": fields.A_LIST,
     "tool_choice": fields.of_type("a string or an object", str, dict),
+    "functions": fields.A_LIST,
     "logprobs": fields.TRUE_OR_FALSE,
     "metadata": fields.AN_OBJECT,
     "response_format": fields.AN_OBJECT,
     "reasoning_effort": fields.A_STRING,
     "parallel_tool_calls": fields.TRUE_OR_FALSE,
+    # Not for clients of a shared account:
+    "store": NO_STORE,
+    "service_tier": SERVICE_TIER,
+    "modalities": fields.one_of(["text"], why=OTHER_PRICE),
+    "audio": fields.never(OTHER_PRICE),
+    "web_search_options": fields.never(APART),
+    "search_parameters": fields.never(APART),
+    "enable_search": fields.only_false(APART),
+    "plugins": fields.never(APART),
+}
+# Parts of a message that are refused, by their type.
+_PARTS = {
+    "input_audio": OTHER_PRICE,
+    "audio_url": OTHER_PRICE,
+    "video_url": UNBOUNDED,
 }
 
 
 class Chat(Dialect):
     endpoint = "chat/completions"
-    protocol = "openai-chat"
     input_field = "messages"
     limit_field = "max_tokens"
 
@@ -57,22 +84,21 @@ class Chat(Dialect):
         messages = document.get("messages")
         if not isinstance(messages, list) or not messages:
             raise invalid_value("messages", "it must be a list with at least one message")
-        for index, message in enumerate(messages):
-            if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-                raise invalid_value(f"messages[{index}]", "a message is an object with a `role`")
-            if not isinstance(message.get("content"), str | list | None):
-                raise invalid_value(f"messages[{index}].content", "it must be a string or a list of parts")
+        images = [size for index, message in enumerate(messages) for size in _images_of(message, index)]
         fields.judge(document, _FIELDS)
+        judge_tools(document.get("tools") or [], is_allowed=_TOOLS.__contains__, at="tools")
         is_streamed = boolean(document, "stream")
         return Asked(
             document=document,
             models=models_of(document),
             is_streamed=is_streamed,
-            wants_usage=wants_usage(document, is_streamed=is_streamed),
+            wants_usage=self.wants_usage(document, is_streamed=is_streamed),
             output_limit=_output_limit(document),
             choices=document.get("n") or 1,
-            most_input_tokens=len(body),
+            most_input_tokens=len(body) + sum(images),
             input_characters=weighing.characters_of(document),
+            uses_tools=bool(document.get("tools") or document.get("functions")),
+            has_images=bool(images),
         )
 
     def outgoing(self, asked: Asked, target: Target, output_limit: int) -> bytes:
@@ -81,9 +107,7 @@ class Chat(Dialect):
         if output_limit:
             named = [name for name in _LIMITS if document.get(name) is not None]
             document |= dict.fromkeys(named or [target.output_limit_parameter], output_limit)
-        if asked.is_streamed:
-            document["stream_options"] = {**(document.get("stream_options") or {}), "include_usage": True}
-        return orjson.dumps(document)
+        return orjson.dumps(with_usage_in_stream(document) if asked.is_streamed else document)
 
     def read(self, document: dict[str, Any]) -> Answered:
         choices = document.get("choices")
@@ -93,6 +117,24 @@ class Chat(Dialect):
 
     def meter(self, asked: Asked) -> Meter:
         return ChunkMeter(asked)
+
+    @staticmethod
+    def wants_usage(document: dict[str, Any], *, is_streamed: bool) -> bool:
+        """Whether the client wants to see its usage in the stream. Raises Refusal."""
+        options = document.get("stream_options")
+        if options is None:
+            return False
+        if not isinstance(options, dict):
+            raise invalid_value("stream_options", "it must be an object")
+        if not is_streamed:
+            raise invalid_value("stream_options", "it is only allowed when `stream` is true")
+        return boolean(options, "include_usage", "stream_options.")
+
+
+def with_usage_in_stream(document: dict[str, Any]) -> dict[str, Any]:
+    """The body with the wish for a usage chunk, which the upstream must send whatever the client wishes."""
+    options = document.get("stream_options") or {}
+    return {**document, "stream_options": {**options, "include_usage": True}}
 
 
 class ChunkMeter(Meter):
@@ -155,18 +197,6 @@ class ChunkMeter(Meter):
         return event_of(orjson.dumps(refusal.as_json()))
 
 
-def wants_usage(document: dict[str, Any], *, is_streamed: bool) -> bool:
-    """Whether the client wants to see its usage in the stream. Raises Refusal."""
-    options = document.get("stream_options")
-    if options is None:
-        return False
-    if not isinstance(options, dict):
-        raise invalid_value("stream_options", "it must be an object")
-    if not is_streamed:
-        raise invalid_value("stream_options", "it is only allowed when `stream` is true")
-    return boolean(options, "include_usage", "stream_options.")
-
-
 def usage_of(usage: object) -> Usage | None:
     """OpenAI's usage object; None if it is absent, malformed, negative or absurd."""
     if not isinstance(usage, dict):
@@ -205,3 +235,37 @@ def _output_limit(document: dict[str, Any]) -> int | None:
         raise invalid_value("max_tokens", "it differs from `max_completion_tokens`; send one of them")
     limit: int | None = older if newer is None else newer
     return limit
+
+
+def _images_of(message: object, index: int) -> list[int]:
+    """What each image of a message weighs beyond its bytes, in tokens. Raises Refusal for what is no message."""
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        raise invalid_value(f"messages[{index}]", "a message is an object with a `role`")
+    if message.get("audio") is not None:
+        raise invalid_value(f"messages[{index}].audio", STORED)
+    content = message.get("content")
+    if content is None or isinstance(content, str):
+        return []
+    if not isinstance(content, list):
+        raise invalid_value(f"messages[{index}].content", "it must be a string or a list of parts")
+    return [
+        size
+        for number, part in enumerate(content)
+        for size in _image_of(part, f"messages[{index}].content[{number}]")
+    ]
+
+
+def _image_of(part: object, at: str) -> list[int]:
+    if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+        raise invalid_value(at, "a part is an object with a `type`")
+    kind = part["type"]
+    if kind in _PARTS:
+        raise invalid_value(at, _PARTS[kind])
+    inner = part.get(kind)
+    if kind == "image_url":
+        return [weighing.image_tokens(inner.get("url") if isinstance(inner, dict) else inner)]
+    if kind == "file":
+        if not isinstance(inner, dict) or not isinstance(inner.get("file_data"), str) or "file_id" in inner:
+            raise invalid_value(f"{at}.file", f"send it as `file_data`; as to `file_id`: {STORED}")
+        return [weighing.image_tokens(inner["file_data"])]
+    return []

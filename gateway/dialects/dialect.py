@@ -67,11 +67,9 @@ class Meter(ABC):
 
 
 class Dialect(ABC):
-    """One endpoint's protocol."""
+    """One endpoint's way of writing. What it asks of an upstream and of a model is in `gateway.endpoints`."""
 
     endpoint: ClassVar[str]  # the path after /v1/, also at the upstream
-    protocol: ClassVar[str]  # what an upstream must speak
-    model_kind: ClassVar[str] = "chat"
     input_field: ClassVar[str]  # what a refusal of the input's size names
     limit_field: ClassVar[str]  # and what one of the output's size does
 
@@ -87,9 +85,9 @@ class Dialect(ABC):
     def read(self, document: dict[str, Any]) -> Answered:
         """What a whole answer says. Raises BrokenAnswerError."""
 
-    @abstractmethod
     def meter(self, asked: Asked) -> Meter:
         """A meter for a stream that is about to come."""
+        raise TypeError(f"{self.endpoint} has no streams")
 
     def upstream_headers(self, target: Target, client: Mapping[bytes, bytes]) -> dict[str, str]:
         """What goes upstream. Nothing of the client's own headers does: no key, no cookie, no address."""

@@ -1,17 +1,14 @@
-"""What the sandbox answers: deterministic text, and token counts that anyone can do in their head.
+"""What the sandbox answers, whatever the protocol: deterministic text, and token counts to be done in one's head.
 
-Input tokens are the whitespace-separated words of all text that was sent (string contents and text parts), exactly,
-with no overhead per message. Output tokens are the words that were written, plus the reasoning asked for.
+Input tokens are the whitespace-separated words of all text that was sent, exactly, with no overhead per message.
+Output tokens are the words that were written, plus the reasoning asked for.
 """
 
-import base64
 import functools
-import hashlib
 import itertools
 import re
 import time
-from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,55 +22,40 @@ _TEXT = (
     "anything."
 )
 _WORDS = re.compile(r"\s*\S+(?:\s+$)?")
-_EMBEDDING_DIMENSIONS = 256
-_MOST_DIMENSIONS = 4096
 _numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What was asked, as far as the sandbox cares: `is_chat` or the older text completion."""
+    """What was asked, as far as the sandbox cares."""
 
+    body: Mapping[str, Any]
     model: str
-    is_chat: bool
     input_tokens: int
     is_streamed: bool
-    wants_usage: bool
-    choices: int
     output_limit: int | None
+    wants_usage: bool = True
+    choices: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What will be said: the pieces of each choice (a word each), why it ends, and the usage to report, if any."""
+    """What will be said: the pieces of each choice (a word each), whether a limit cut it, and its tokens."""
 
-    id: str
+    number: int  # of the answer, for its id
     created: int
-    pieces: Sequence[str]
-    finish_reason: str
-    usage: Mapping[str, Any] | None
+    pieces: tuple[str, ...]
+    is_cut: bool
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int  # of all choices
+    reasoning_tokens: int
+    reports_usage: bool
+    usage: Mapping[str, Any] | None  # to be reported as it is, instead of the truth
 
-
-def read_prompt(body: Mapping[str, Any], *, is_chat: bool) -> Prompt:
-    """Read the fields that matter. Raises BadRequest where one is missing or of the wrong type."""
-    options = body.get("stream_options")
-    choices = body.get("n")
-    if choices is not None and (not isinstance(choices, int) or not 1 <= choices <= 128):  # noqa: PLR2004 - OpenAI's
-        raise BadRequest("n must be a whole number from 1 to 128", param="n")
-    limits = [body[name] for name in ("max_completion_tokens", "max_tokens") if body.get(name) is not None]
-    if limits and (not isinstance(limits[0], int) or limits[0] < 1):
-        raise BadRequest("the output limit must be a positive whole number", param="max_tokens")
-    return Prompt(
-        model=read_model(body),
-        is_chat=is_chat,
-        input_tokens=_words_of_messages(body.get("messages"))
-        if is_chat
-        else count_tokens(body.get("prompt"), "prompt"),
-        is_streamed=body.get("stream") is True,
-        wants_usage=isinstance(options, dict) and options.get("include_usage") is True,
-        choices=choices or 1,
-        output_limit=limits[0] if limits else None,
-    )
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
 
 
 def read_model(body: Mapping[str, Any]) -> str:
@@ -82,6 +64,14 @@ def read_model(body: Mapping[str, Any]) -> str:
     if not isinstance(model, str) or not model:
         raise BadRequest("model must be a string", param="model")
     return model
+
+
+def read_limit(body: Mapping[str, Any], *names: str) -> int | None:
+    """The limit of output tokens, by the first of these names that is there."""
+    limit = next((body[name] for name in names if body.get(name) is not None), None)
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise BadRequest("the output limit must be a positive whole number", param=names[-1])
+    return limit
 
 
 def count_tokens(value: object, param: str) -> int:
@@ -93,37 +83,50 @@ def count_tokens(value: object, param: str) -> int:
     raise BadRequest(f"{param} must be a string or a list", param=param)
 
 
-def _words_of_messages(messages: object) -> int:
-    if not isinstance(messages, list) or not messages:
-        raise BadRequest("messages must be a list that is not empty", param="messages")
-    words = 0
-    for message in messages:
-        content = message.get("content") if isinstance(message, dict) else None
-        if isinstance(content, str):
-            words += len(content.split())
-        elif isinstance(content, list):
-            texts = (part.get("text") for part in content if isinstance(part, dict))
-            words += sum(len(text.split()) for text in texts if isinstance(text, str))
-    return words
+def words_of_contents(items: object, param: str) -> int:
+    """The words of messages: of contents that are strings, and of the text parts of the others."""
+    if not isinstance(items, list) or not items:
+        raise BadRequest(f"{param} must be a list that is not empty", param=param)
+    return sum(words_of_content(item.get("content")) for item in items if isinstance(item, dict))
+
+
+def words_of_content(content: object) -> int:
+    if isinstance(content, str):
+        return len(content.split())
+    if isinstance(content, list):
+        texts = (part.get("text") for part in content if isinstance(part, dict))
+        return sum(len(text.split()) for text in texts if isinstance(text, str))
+    return 0
 
 
 def compose(prompt: Prompt, controls: Controls) -> Answer:
-    """The answer to the prompt. The same words for the same request, always; only id and time differ."""
+    """The answer to the prompt. The same words for the same request, always; only number and time differ."""
     words = _words(_TEXT.format(model=prompt.model) if controls.text is None else controls.text)
     whole = len(words) + controls.reasoning_tokens
-    tokens, finish_reason = whole, "stop"
+    tokens, is_cut = whole, False
     if controls.output_tokens is not None:
         tokens = controls.output_tokens
     elif prompt.output_limit is not None and prompt.output_limit < whole:
-        tokens, finish_reason = prompt.output_limit, "length"
+        tokens, is_cut = prompt.output_limit, True
     written = max(0, tokens - controls.reasoning_tokens)
     return Answer(
-        id=f"{'chatcmpl' if prompt.is_chat else 'cmpl'}-sandbox-{next(_numbers)}",
+        number=next(_numbers),
         created=int(time.time()),
         pieces=words[:written] if written <= len(words) else _lengthened(words, written),
-        finish_reason=finish_reason,
-        usage=_usage(prompt, controls, output_tokens=tokens * prompt.choices),
+        is_cut=is_cut,
+        input_tokens=prompt.input_tokens,
+        cached_tokens=min(controls.cached_tokens, prompt.input_tokens),
+        output_tokens=tokens * prompt.choices,
+        reasoning_tokens=controls.reasoning_tokens,
+        reports_usage=controls.report_usage,
+        usage=controls.usage,
     )
+
+
+@functools.lru_cache(maxsize=256)
+def encoded(pieces: tuple[str, ...]) -> Sequence[bytes]:
+    """The pieces as JSON strings."""
+    return tuple(orjson.dumps(piece) for piece in pieces)
 
 
 @functools.lru_cache(maxsize=256)
@@ -138,114 +141,3 @@ def _lengthened(words: tuple[str, ...], count: int) -> tuple[str, ...]:
         words = ("word",)
     again = (" " + words[0].lstrip(), *words[1:])
     return tuple(itertools.islice(itertools.chain(words, itertools.cycle(again)), count))
-
-
-def _usage(prompt: Prompt, controls: Controls, *, output_tokens: int) -> Mapping[str, Any] | None:
-    if controls.usage is not None:
-        return controls.usage
-    if not controls.report_usage:
-        return None
-    return {
-        "prompt_tokens": prompt.input_tokens,
-        "completion_tokens": output_tokens,
-        "total_tokens": prompt.input_tokens + output_tokens,
-        "prompt_tokens_details": {"cached_tokens": min(controls.cached_tokens, prompt.input_tokens)},
-        "completion_tokens_details": {"reasoning_tokens": controls.reasoning_tokens},
-    }
-
-
-def document(prompt: Prompt, answer: Answer) -> bytes:
-    """The answer as one JSON document."""
-    text = "".join(answer.pieces)
-    choices: list[dict[str, Any]] = [
-        {
-            "index": index,
-            **(
-                {"message": {"role": "assistant", "content": text, "refusal": None}}
-                if prompt.is_chat
-                else {"text": text}
-            ),
-            "logprobs": None,
-            "finish_reason": answer.finish_reason,
-        }
-        for index in range(prompt.choices)
-    ]
-    whole = _envelope(prompt, answer, is_chunk=False) | {"choices": choices}
-    if answer.usage is not None:
-        whole["usage"] = answer.usage
-    return orjson.dumps(whole)
-
-
-def events(prompt: Prompt, answer: Answer) -> Iterator[bytes]:
-    """The answer as the events of a stream, a word each, without the closing `[DONE]`."""
-    head = b"data: " + orjson.dumps(_envelope(prompt, answer, is_chunk=True))[:-1] + b',"choices":['
-    tail = b'],"usage":null}\n\n' if prompt.wants_usage else b"]}\n\n"
-    for index in range(prompt.choices):
-        start = head + b'{"index":%d,' % index
-        if prompt.is_chat:
-            yield start + b'"delta":{"role":"assistant","content":""},"finish_reason":null}' + tail
-        before, after = (
-            (b'"delta":{"content":', b'},"finish_reason":null}')
-            if prompt.is_chat
-            else (
-                b'"text":',
-                b',"finish_reason":null}',
-            )
-        )
-        before, after = start + before, after + tail
-        for piece in _encoded(answer.pieces):
-            yield before + piece + after
-        end = b'"delta":{}' if prompt.is_chat else b'"text":""'
-        yield start + end + b',"finish_reason":"%s"}' % answer.finish_reason.encode() + tail
-    if prompt.wants_usage and answer.usage is not None:
-        yield head + b'],"usage":' + orjson.dumps(answer.usage) + b"}\n\n"
-
-
-@functools.lru_cache(maxsize=256)
-def _encoded(pieces: tuple[str, ...]) -> tuple[bytes, ...]:
-    return tuple(orjson.dumps(piece) for piece in pieces)
-
-
-def _envelope(prompt: Prompt, answer: Answer, *, is_chunk: bool) -> dict[str, Any]:
-    chat = "chat.completion.chunk" if is_chunk else "chat.completion"
-    return {
-        "id": answer.id,
-        "object": chat if prompt.is_chat else "text_completion",
-        "created": answer.created,
-        "model": prompt.model,
-        "system_fingerprint": "sandbox",
-    }
-
-
-def embeddings(body: Mapping[str, Any], controls: Controls) -> bytes:
-    """A vector for each input: the same for the same text, and like no vector of a real model."""
-    inputs = body.get("input")
-    tokens = count_tokens(inputs, "input")
-    dimensions = body.get("dimensions", _EMBEDDING_DIMENSIONS)
-    if not isinstance(dimensions, int) or not 1 <= dimensions <= _MOST_DIMENSIONS:
-        raise BadRequest(
-            f"dimensions must be a whole number from 1 to {_MOST_DIMENSIONS}", param="dimensions"
-        )
-    is_one = isinstance(inputs, str) or (
-        isinstance(inputs, list) and bool(inputs) and isinstance(inputs[0], int)
-    )
-    rows = [inputs] if is_one or not isinstance(inputs, list) else inputs
-    encode = _as_base64 if body.get("encoding_format") == "base64" else list
-    data = [
-        {"object": "embedding", "index": index, "embedding": encode(_vector(orjson.dumps(row), dimensions))}
-        for index, row in enumerate(rows)
-    ]
-    whole: dict[str, Any] = {"object": "list", "model": read_model(body), "data": data}
-    if controls.usage is not None:
-        whole["usage"] = controls.usage
-    elif controls.report_usage:
-        whole["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return orjson.dumps(whole)
-
-
-def _vector(seed: bytes, dimensions: int) -> "array[float]":
-    return array("f", ((byte - 127.5) / 127.5 for byte in hashlib.shake_128(seed).digest(dimensions)))
-
-
-def _as_base64(vector: "array[float]") -> str:
-    return base64.b64encode(vector.tobytes()).decode()

@@ -8,10 +8,6 @@ if TYPE_CHECKING:
 
 GARBAGE = b'{"id": "chatcmpl-garbage", "choices": [{"message": {"content": "half a docu'
 GARBAGE_EVENT = b'data: {"choices": [{"delta": \xff\xfe not json\n\n'
-ERROR_EVENT = (
-    b'data: {"error":{"message":"The sandbox failed in mid-stream, as it was asked to.",'
-    b'"type":"server_error","param":null,"code":"sandbox_failure"}}\n\n'
-)
 
 
 class ClientLeft(Exception):
