@@ -1,1 +1,1 @@
-"""The sandbox upstream: a local server that speaks the protocols of upstreams, deterministic, with faults on request."""
+"""The sandbox upstream: a local server that speaks what upstreams speak, deterministic, with faults on request."""
