@@ -87,7 +87,7 @@ def test_a_chat_is_paid_for_plain_and_streamed_alike(caller: Caller) -> None:
     chunks = list(stream.parse())
 
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == WORDS
-    assert _costs(chunks[-1].usage.cost_usd)  # type: ignore[union-attr]
+    assert _costs(chunks[-1].usage.cost_usd)
     assert _costs(caller.receipt(stream.headers["x-request-id"])["cost_usd"])
 
 
@@ -107,7 +107,7 @@ def test_a_completion_is_paid_for_plain_and_streamed_alike(caller: Caller) -> No
     chunks = list(stream.parse())
 
     assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == WORDS
-    assert _costs(chunks[-1].usage.cost_usd)  # type: ignore[union-attr]
+    assert _costs(chunks[-1].usage.cost_usd)
     assert _costs(caller.receipt(stream.headers["x-request-id"])["cost_usd"])
 
 
@@ -164,7 +164,7 @@ def test_a_response_is_paid_for_plain_and_streamed_alike(caller: Caller) -> None
     )
 
     said = plain.parse()
-    assert (said.output_text, said.store) == (WORDS, False)  # type: ignore[attr-defined]
+    assert (said.output_text, said.store) == (WORDS, False)
     assert caller.has_paid(plain, endpoint="responses")["finish_reason"] == "completed"
     assert _costs(plain.headers["x-tollgate-cost-usd"])
 
