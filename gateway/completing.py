@@ -25,6 +25,7 @@ from gateway.errors import (
     upstream_error,
     upstream_timeout,
 )
+from gateway.media import judge_media
 from gateway.metering import estimated
 from gateway.parsing import Asked
 from gateway.plant import Plant
@@ -96,6 +97,7 @@ async def _prepare(
     plant: Plant, exchange: Exchange, dialect: Dialect, credential: Credential, finished: FinishedRequest
 ) -> Walk:
     """Read and judge what is asked. Raises Refusal; one that rests on the policy, only if that is still so."""
+    judge_media(exchange.headers)
     asked = dialect.parse(await exchange.read_body())
     finished.is_streamed = asked.is_streamed
     call = _Call(plant, exchange, dialect, finished, asked)

@@ -228,6 +228,16 @@ def request_too_large(*, limit_bytes: int) -> Refusal:
     )
 
 
+def unsupported_media(reason: str) -> Refusal:
+    return Refusal(
+        415,
+        INVALID_REQUEST,
+        "unsupported_media_type",
+        f"The body cannot be read: {reason}.",
+        headers=[(b"connection", b"close")],
+    )
+
+
 def request_timed_out(*, timeout_s: float) -> Refusal:
     return Refusal(
         408,

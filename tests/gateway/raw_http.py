@@ -43,6 +43,10 @@ class RawConnection:
         except (BrokenPipeError, ConnectionResetError):
             return
 
+    def end(self) -> None:
+        """Send no more, but go on listening."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def answer(self, *, has_body: bool = True) -> RawAnswer:
         """The next answer; that to HEAD has no body."""
         status_line, *lines = self._until(b"\r\n\r\n").decode("latin-1").split("\r\n")

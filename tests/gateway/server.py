@@ -70,6 +70,10 @@ class GatewayServer:
         return f"{self.origin}/v1"
 
     @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._processes]
+
+    @property
     def log(self) -> str:
         return Path(self._log.name).read_text(errors="replace")
 
@@ -87,10 +91,6 @@ class GatewayServer:
     def end_of(self, index: int = 0, *, patience_s: float = _PATIENCE_S) -> int:
         """Wait until a process that was asked to stop has ended; its exit code."""
         return self._processes[index].wait(timeout=patience_s)
-
-    @property
-    def pids(self) -> list[int]:
-        return [process.pid for process in self._processes]
 
     @contextlib.contextmanager
     def only(self, index: int) -> Iterator[None]:
