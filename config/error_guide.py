@@ -67,7 +67,18 @@ EXPLAINED = (
     Explained(
         405, "method_not_allowed", "The address takes another method.", "Use the one in the Allow header."
     ),
-    Explained(408, "request_timeout", "The body took too long to arrive.", "Send it again."),
+    Explained(408, "request_timeout", "The request took too long to arrive.", "Send it again."),
+    Explained(
+        400,
+        "malformed_request",
+        "It is not HTTP, or two programs could read it differently.",
+        "Use a current client; the message says what is wrong.",
+    ),
+    Explained(400, "upgrade_not_supported", "Only HTTP/1.1 is spoken.", "Send it without an Upgrade header."),
+    Explained(431, "headers_too_large", "Address and headers are over 64 KiB.", "Send less."),
+    Explained(
+        415, "unsupported_media_type", "The body is compressed, or not in UTF-8.", "Send it as plain JSON."
+    ),
     Explained(400, "invalid_json", "The body is not one JSON object.", "Correct it; the message says where."),
     Explained(
         400, "invalid_value", "A value has the wrong type or size.", "Correct the parameter named in param."
