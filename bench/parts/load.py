@@ -1,132 +1,156 @@
 """The load generator, a process of its own: `python -m bench.parts.load`, its orders as JSON on standard input.
 
-It keeps `concurrency` connections busy, a request after the other on each, and writes what it saw as JSON. It parses
-with httptools and builds its one request once, so that it costs much less than what it measures.
+It keeps its connections busy, a request after the other on each, or sends at a steady rate, and writes what it saw as
+JSON.
 """
 
 import asyncio
+import itertools
 import json
+import random
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
-import httptools
 import uvloop
 
-WARM_UP_S = 0.3
+from bench.parts import processes
+from bench.parts.calling import Caller, Seen, connect
+from bench.parts.pacing import pace
+
+_WARM_UP_S = 0.3
 _PATIENCE_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Orders:
-    """What to send where, how much at once and for how long. `key` goes into the Authorization header."""
+    """What to send where: for `seconds`, or until `requests` were answered where that is not 0.
+
+    Each request carries the next of `keys` in its Authorization header. A `rate_per_s` above 0 is kept up whatever
+    the answers do; else every connection sends again as soon as its answer is complete.
+    """
 
     url: str
-    key: str
+    keys: list[str] = field(repr=False)
     body: dict[str, Any]
     concurrency: int
-    seconds: float
+    seconds: float = 0.0
+    requests: int = 0
+    rate_per_s: float = 0.0
+    warm_up_s: float = _WARM_UP_S
+    # Whose processor times are read around the measurement.
+    pids: list[int] = field(default_factory=list)
+    cores: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class Findings:
-    """What was measured after the warm-up. Latencies are seconds to the last byte; `cpu_s` is the generator's own."""
+    """What was measured after the warm-up. Latencies are seconds to the last byte; `cpu_s` is the generator's own.
+
+    At a steady rate a latency counts from the moment a request was due, and `late_p50_s` is how late they were sent.
+    `pids_cpu_s` is what each watched process used, `cores_busy` the share of the watched cores in use by anybody.
+    """
 
     requests: int = 0
     elapsed_s: float = 0.0
     p50_s: float = 0.0
     p99_s: float = 0.0
+    late_p50_s: float = 0.0
     cpu_s: float = 0.0
+    pids_cpu_s: list[float] = field(default_factory=list)
+    cores_busy: float = 0.0
     errors: dict[str, int] = field(default_factory=dict)
-
-
-class _Caller(asyncio.Protocol):
-    """One connection: sends the request again as soon as its answer is complete."""
-
-    def __init__(self, request: bytes, end_at: float, findings: Findings, latencies_s: list[float]) -> None:
-        self._request = request
-        self._end_at = end_at
-        self._findings = findings
-        self._latencies_s = latencies_s
-        self._sent_at = 0.0
-        self._is_done = False
-        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._send()
-
-    def data_received(self, data: bytes) -> None:
-        self._parser.feed_data(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self._is_done:
-            self._note_error(f"connection lost: {exc}")
-        if not self.closed.done():
-            self.closed.set_result(None)
-
-    def on_message_complete(self) -> None:
-        """Called by the parser."""
-        now = time.perf_counter()
-        status = self._parser.get_status_code()
-        if status == 200:  # noqa: PLR2004 - HTTP's
-            self._latencies_s.append(now - self._sent_at)
-        else:
-            self._note_error(f"status {status}")
-        if now < self._end_at:
-            self._send()
-        else:
-            self._is_done = True
-            self._transport.close()
-
-    def _send(self) -> None:
-        # A parser serves one answer: the next may come in another shape.
-        self._parser = httptools.HttpResponseParser(self)
-        self._sent_at = time.perf_counter()
-        self._transport.write(self._request)
-
-    def _note_error(self, error: str) -> None:
-        self._findings.errors[error] = self._findings.errors.get(error, 0) + 1
 
 
 async def run(orders: Orders) -> Findings:
     """Warm up, measure, and say what was seen."""
     parts = urlsplit(orders.url)
-    body = json.dumps(orders.body).encode()
-    head = (
-        f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {orders.key}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    request = head.encode() + body
-    await _drive(parts.hostname or "", parts.port or 80, request, orders.concurrency, WARM_UP_S)
-    return await _drive(parts.hostname or "", parts.port or 80, request, orders.concurrency, orders.seconds)
-
-
-async def _drive(host: str, port: int, request: bytes, concurrency: int, seconds: float) -> Findings:
-    findings = Findings()
-    latencies_s: list[float] = []
-    loop = asyncio.get_running_loop()
-    cpu_s = _cpu_s()
-    began = time.perf_counter()
-    callers: list[_Caller] = []
-    for _ in range(concurrency):
-        _transport, caller = await loop.create_connection(
-            lambda: _Caller(request, began + seconds, findings, latencies_s), host, port
+    host, port = parts.hostname or "", parts.port or 80
+    requests = _requests(orders)
+    if orders.warm_up_s:
+        await _keep_busy(host, port, requests, orders.concurrency, Seen(), seconds=orders.warm_up_s)
+    seen, late_s = Seen(), [0.0]
+    pids_before_s = [processes.cpu_s(pid) for pid in orders.pids]
+    cores_before = processes.core_times(set(orders.cores))
+    cpu_s, began = _cpu_s(), time.perf_counter()
+    if orders.rate_per_s:
+        late_s = await pace(
+            host,
+            port,
+            requests=requests,
+            connections=orders.concurrency,
+            rate_per_s=orders.rate_per_s,
+            seconds=orders.seconds,
+            seen=seen,
         )
-        callers.append(caller)
-    _done, late = await asyncio.wait([caller.closed for caller in callers], timeout=seconds + _PATIENCE_S)
-    findings.elapsed_s = time.perf_counter() - began
-    if late:
-        findings.errors["no answer"] = len(late)
-    findings.cpu_s = _cpu_s() - cpu_s
-    latencies_s.sort()
-    findings.requests = len(latencies_s)
+    else:
+        limit = {"seconds": orders.seconds} if not orders.requests else {"count": orders.requests}
+        await _keep_busy(host, port, requests, orders.concurrency, seen, **limit)
+    findings = _findings(seen, late_s, elapsed_s=time.perf_counter() - began, cpu_s=_cpu_s() - cpu_s)
+    findings.pids_cpu_s = [
+        processes.cpu_s(pid) - before_s for pid, before_s in zip(orders.pids, pids_before_s, strict=True)
+    ]
+    findings.cores_busy = processes.share(cores_before, processes.core_times(set(orders.cores)))
+    return findings
+
+
+def _requests(orders: Orders) -> Iterator[bytes]:
+    """The same request for one key after the other, in an order that is not theirs, for ever."""
+    parts = urlsplit(orders.url)
+    body = json.dumps(orders.body).encode()
+    made = [
+        (
+            f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {key}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        ).encode()
+        + body
+        for key in orders.keys
+    ]
+    random.shuffle(made)
+    return itertools.cycle(made)
+
+
+async def _keep_busy(
+    host: str,
+    port: int,
+    requests: Iterator[bytes],
+    concurrency: int,
+    seen: Seen,
+    *,
+    seconds: float = float("inf"),
+    count: float = float("inf"),
+) -> None:
+    """Until the time is over or so many requests were sent; what is on its way then is waited for."""
+    end_at = time.perf_counter() + seconds
+    left = itertools.count(1)
+
+    def go_on(caller: Caller) -> None:
+        now = time.perf_counter()
+        if now < end_at and next(left) <= count:
+            caller.send(next(requests), counted_from=now)
+        else:
+            caller.leave()
+
+    callers = await connect(host, port, concurrency, seen, go_on)
+    for caller in callers:
+        go_on(caller)
+    patience_s = None if seconds == float("inf") else seconds + _PATIENCE_S
+    _done, late = await asyncio.wait([caller.closed for caller in callers], timeout=patience_s)
+    for _ in late:
+        seen.note_error("no answer")
+
+
+def _findings(seen: Seen, late_s: list[float], *, elapsed_s: float, cpu_s: float) -> Findings:
+    latencies_s, late_s = sorted(seen.latencies_s), sorted(late_s)
+    findings = Findings(requests=len(latencies_s), elapsed_s=elapsed_s, cpu_s=cpu_s, errors=seen.errors)
     if latencies_s:
         findings.p50_s = latencies_s[len(latencies_s) // 2]
         findings.p99_s = latencies_s[int(len(latencies_s) * 0.99)]
+        findings.late_p50_s = late_s[len(late_s) // 2]
     return findings
 
 

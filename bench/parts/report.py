@@ -1,141 +1,191 @@
-"""The report of the gateway's benchmark: medians over rounds, and ratios within the run."""
+"""The section of `bench gateway`: medians over rounds, and ratios within them."""
 
-import datetime as dt
-import os
-import platform
-import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
+from bench.parts.figures import figures
+from bench.parts.measuring import Cell
+from bench.parts.page import table
+from bench.parts.rounds import Round, median, ratio
+from bench.parts.targets import LITELLM, NGINX, PASSTHROUGH, TOLLGATE, UPSTREAM
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One measurement. Busy is processor seconds a second: of load and upstream, and of the process measured."""
+# Where generator and upstream are as busy as this, they may be what limited the figure.
+_LIMIT = 0.9
 
-    per_s: float
-    p50_ms: float
-    p99_ms: float
-    load_busy: float
-    worker_busy: float
+_SECTION = """\
+## One process compared
 
+{provenance}
 
-_PAGE = """\
-# Performance
+{figures}
 
-Measured by `./tollgate bench gateway`, which writes this page. The figures are of one run on one machine: only their
-ratios travel.
+Each is taken within a round, between measurements that are neighbors in time; shown are the median over {rounds}
+rounds, and the lowest and highest. Within a round the targets come in random order. A measurement takes {seconds} s
+after a warm-up.
+{notes}
+### What was compared
 
-## What was compared
+{targets}
 
-- **upstream**: the sandbox upstream, called directly. It is what load generator and upstream can do together. Where it
-  is well above another figure, they did not limit that; where the pass-through comes near it, the pass-through could do
-  more than was asked of it, and Tollgate's share of it is overstated.
-- **pass-through**: a bare ASGI application that hands a request on with aiohttp, under the same uvicorn options. It is
-  what a gateway in Python could do at best.
-- **Tollgate**: one web process of `./tollgate up` with everything on: key and policy, minute limits in Redis, a hold
-  and a settlement in PostgreSQL with durable commits, and a usage record for each request, all from one account.
+{pinned} A stream has 50 chunks, each a write of its own. Latency is to the last byte.
 
-{pinned}
-Rounds: {rounds}, the targets in random order within each. A measurement takes {seconds} s after a warm-up; the figures
-are medians over the rounds. A stream has 50 chunks, each a write of its own. Latency is to the last byte.
-
-{machine}
+### Plain
 
 {plain}
 
+### Streamed
+
 {streamed}
 
-## The books afterwards
+### Whether load generator and upstream were the limit
+
+“Load and upstream busy” is their processor time together, and they share one core. “Their core busy” counts everybody
+on that core. {limits}
+
+### At a steady half of the maximum
+
+16 connections, plain requests, evenly paced at half of what the same target reached at concurrency 16 just before. The
+load does not wait for answers: a request that finds no free connection waits for one. Latency counts **from the moment
+a request was due**, so a stall is charged for everyone it kept waiting; the lateness of the generator itself is
+included, and its median is in the last column.
+
+{steady}
+
+### The books afterwards
 
 `audit_ledger`, run on the instance at the end:
 
 {audit}
 """
+_TARGETS = {
+    UPSTREAM: """\
+- **upstream**: the sandbox upstream, called directly. It is what load generator and upstream can do together.""",
+    NGINX: """\
+- **nginx**: a proxy to the upstream with one worker, connections kept open, nothing buffered or logged.""",
+    PASSTHROUGH: """\
+- **pass-through**: a bare ASGI application that hands a request on with aiohttp, under the same uvicorn options. It is
+  what a gateway in Python could do at best.""",
+    TOLLGATE: """\
+- **Tollgate**: one web process of `./tollgate up` with everything on: key and policy, minute limits in Redis, a hold
+  and a settlement in PostgreSQL with durable commits, and a usage record for each request, all from one account.""",
+    LITELLM: """\
+- **LiteLLM**: LiteLLM's proxy with one worker, settings as its makers advise for production.""",
+}
 _PINNED = (
     "What is measured runs on one core, the upstream and the load generator on another; PostgreSQL, Redis and the\n"
     "Celery worker run where the kernel puts them."
 )
-_QUIET = 0.1
 _NOT_PINNED = "There is one core only, which everything shares: the ratios say less than they should."
 
 
-# By target, concurrency, and whether it was streamed.
-Round = dict[tuple[str, int, bool], Cell]
-
-
 def write(
-    rounds: Sequence[Round], *, seconds: float, is_pinned: bool, others_busy: float, audit: Sequence[str]
+    rounds: Sequence[Round],
+    *,
+    provenance: str,
+    seconds: float,
+    is_pinned: bool,
+    notes: Sequence[str],
+    audit: Sequence[str],
 ) -> str:
-    """The whole report as Markdown."""
-    facts = {
-        "pinned": _PINNED if is_pinned else _NOT_PINNED,
-        "rounds": len(rounds),
-        "seconds": f"{seconds:g}",
-        "machine": _machine(others_busy),
-        "plain": _table(rounds, is_streamed=False),
-        "streamed": _table(rounds, is_streamed=True),
-        "audit": "\n".join(f"    {line}" for line in audit),
-    }
-    return _PAGE.format(**facts)
-
-
-def _machine(others_busy: float) -> str:
-    cores = len(os.sched_getaffinity(0))
-    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return (
-        f"Machine: {_processor()}, {cores} cores, {memory_gib:.0f} GiB; {platform.system()} {platform.release()}; "
-        f"Python {platform.python_version()}. Date: {dt.datetime.now(dt.UTC):%Y-%m-%d}.{_warning(others_busy)}"
+    """The whole section as Markdown."""
+    return _SECTION.format(
+        provenance=provenance,
+        figures=figures(rounds),
+        rounds=len(rounds),
+        seconds=f"{seconds:g}",
+        notes="".join(f"\n- {note}" for note in notes) + ("\n" if notes else ""),
+        pinned=_PINNED if is_pinned else _NOT_PINNED,
+        targets="\n".join(_TARGETS[target] for target in _present(rounds)),
+        plain=_compared(rounds, is_streamed=False),
+        streamed=_compared(rounds, is_streamed=True),
+        limits=_limits(rounds),
+        steady=_steady(rounds),
+        audit="\n".join(f"    {line}" for line in audit),
     )
 
 
-def _warning(others_busy: float) -> str:
-    if others_busy < _QUIET:
-        return ""
-    return (
-        f"\n\n**The machine was not idle**: other work used {others_busy:.0%} of it, so the figures are too low "
-        "and the ratios unsteady. Measure again on a quiet machine before you believe them."
-    )
+def _present(rounds: Sequence[Round]) -> list[str]:
+    """The targets that ran, in the order of the tables."""
+    return [target for target in _TARGETS if (target, 1, False) in rounds[0].cells]
 
 
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names and names[0] != "unknown" else f"{platform.machine()} processor"
-
-
-def _table(rounds: Sequence[Round], *, is_streamed: bool) -> str:
-    title = "Streamed" if is_streamed else "Plain"
-    busy = "Load and upstream busy | Process busy"
+def _compared(rounds: Sequence[Round], *, is_streamed: bool) -> str:
     unit = "Streams" if is_streamed else "Requests"
-    lines = [
-        f"## {title}",
-        "",
-        f"| At once | Target | {unit} a second | Of the pass-through | Of the upstream | p50 ms | p99 ms | {busy} |",
-        "|--:|---|--:|--:|--:|--:|--:|--:|--:|",
+    busy = ("Load and upstream busy", "Their core busy", "Process busy")
+    others = ("Of the pass-through", "Of the upstream", "To LiteLLM")
+    concurrencies = sorted({concurrency for _target, concurrency, _is_streamed in rounds[0].cells})
+    rows = [
+        _row(rounds, target, concurrency, is_streamed=is_streamed)
+        for concurrency in concurrencies
+        for target in _present(rounds)
     ]
-    keys = [key for key in rounds[0] if key[2] == is_streamed]
-    for concurrency in sorted({key[1] for key in keys}):
-        targets = ("upstream", "pass-through", "Tollgate")
-        lines += [_row(rounds, target, concurrency, is_streamed=is_streamed) for target in targets]
-    return "\n".join(lines)
+    return table(("At once", "Target", f"{unit} a second", *others, "p50 ms", "p99 ms", *busy), rows, left=2)
 
 
-def _row(rounds: Sequence[Round], target: str, concurrency: int, *, is_streamed: bool) -> str:
-    cells = [measured[target, concurrency, is_streamed] for measured in rounds]
+def _row(rounds: Sequence[Round], target: str, concurrency: int, *, is_streamed: bool) -> list[str]:
+    def figure(read: Callable[[Cell], float], of: str = target) -> Callable[[Round], float]:
+        return lambda measured: read(measured.cells[of, concurrency, is_streamed])
 
-    def ratio(other: str) -> str:
-        others = [measured[other, concurrency, is_streamed] for measured in rounds]
-        share = statistics.median(mine.per_s / its.per_s for mine, its in zip(cells, others, strict=True))
-        return "" if target in (other, "upstream") else f"{share:.0%}"
+    def against(other: str, written: str) -> str:
+        if other not in _present(rounds) or target in (other, UPSTREAM):
+            return ""
+        return written.format(ratio(rounds, figure(_per_s), figure(_per_s, other)).median)
 
-    figures = [
-        f"{statistics.median(cell.per_s for cell in cells):,.0f}",
-        ratio("pass-through"),
-        ratio("upstream"),
-        f"{statistics.median(cell.p50_ms for cell in cells):.2f}",
-        f"{statistics.median(cell.p99_ms for cell in cells):.2f}",
-        f"{statistics.median(cell.load_busy for cell in cells):.0%}",
-        f"{statistics.median(cell.worker_busy for cell in cells):.0%}" if target != "upstream" else "",
+    return [
+        str(concurrency),
+        target,
+        f"{median(rounds, figure(_per_s)):,.0f}",
+        against(PASSTHROUGH, "{:.0%}"),
+        against(UPSTREAM, "{:.0%}"),
+        against(LITELLM, "{:.1f}x"),
+        f"{median(rounds, figure(lambda cell: cell.p50_ms)):,.2f}",
+        f"{median(rounds, figure(lambda cell: cell.p99_ms)):,.2f}",
+        f"{median(rounds, figure(lambda cell: cell.load_busy)):.0%}",
+        f"{median(rounds, figure(lambda cell: cell.cores_busy)):.0%}",
+        f"{median(rounds, figure(lambda cell: cell.worker_busy)):.0%}" if target != UPSTREAM else "",
     ]
-    return f"| {concurrency} | {target} | {' | '.join(figures)} |"
+
+
+def _per_s(cell: Cell) -> float:
+    return cell.per_s
+
+
+def _limits(rounds: Sequence[Round]) -> str:
+    """Says of which figures the load, not the target, may have been the limit."""
+
+    def load_busy(key: tuple[str, int, bool]) -> float:
+        return median(rounds, lambda measured: measured.cells[key].load_busy)
+
+    found = [
+        f"{target} at {concurrency}{' streamed' if is_streamed else ''}"
+        for target, concurrency, is_streamed in sorted(rounds[0].cells)
+        if target != UPSTREAM and load_busy((target, concurrency, is_streamed)) >= _LIMIT
+    ]
+    if not found:
+        return f"But for the upstream itself, load generator and upstream were never {_LIMIT:.0%} busy."
+    return (
+        f"But for the upstream itself, they were {_LIMIT:.0%} busy or more here, so that the target could have done "
+        f"more: {', '.join(found)}."
+    )
+
+
+def _steady(rounds: Sequence[Round]) -> str:
+    def row(target: str) -> list[str]:
+        def figure(read: Callable[[Cell], float]) -> float:
+            return median(rounds, lambda measured: read(measured.steady[target]))
+
+        tail = ratio(
+            rounds,
+            lambda measured: measured.steady[target].p99_ms,
+            lambda measured: measured.steady[target].p50_ms,
+        )
+        return [
+            target,
+            f"{figure(_per_s):,.0f}",
+            f"{figure(lambda cell: cell.p50_ms):.2f}",
+            f"{figure(lambda cell: cell.p99_ms):.2f}",
+            f"{tail.median:.1f}x",
+            f"{figure(lambda cell: cell.late_ms):.2f}",
+        ]
+
+    heads = ("Target", "Requests a second", "p50 ms", "p99 ms", "p99 to p50", "Sent late ms")
+    return table(heads, [row(target) for target in _present(rounds) if target in rounds[0].steady])
