@@ -48,13 +48,14 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = page.parser("gateway", "Compare one gateway process with others.", rounds=5, seconds=4.0)
+    parser = page.parser("gateway", "Compare one gateway process with others.")
+    page.add_rounds(parser, rounds=7, seconds=3.0)
     parser.add_argument(
         "--peer",
         choices=["litellm"],
         help="another gateway to compare with; installed into TOLLGATE_HOME/bench",
     )
-    return page.read(parser)
+    return page.read(parser, rounds=1, seconds=0.5)
 
 
 def _warm_up(comparison: Comparison, *, seconds: float) -> None:

@@ -34,8 +34,10 @@ class Caller(asyncio.Protocol):
         self._go_on = go_on
         self._counted_from = 0.0
         self._is_leaving = False
-        self.bytes_received = 0
-        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        # The first byte of an answer has come; the connection has ended.
+        self.begun: asyncio.Future[None] = loop.create_future()
+        self.closed: asyncio.Future[None] = loop.create_future()
 
     def send(self, request: bytes, *, counted_from: float) -> None:
         """Send a request whose latency counts from this moment of `time.perf_counter()`."""
@@ -53,14 +55,16 @@ class Caller(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        self.bytes_received += len(data)
+        if not self.begun.done():
+            self.begun.set_result(None)
         self._parser.feed_data(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._is_leaving:
             self._seen.note_error(f"connection lost: {exc}")
-        if not self.closed.done():
-            self.closed.set_result(None)
+        for future in (self.begun, self.closed):
+            if not future.done():
+                future.set_result(None)
 
     def on_message_complete(self) -> None:
         """Called by the parser."""

@@ -46,6 +46,12 @@ class Orders:
     pids: list[int] = field(default_factory=list)
     cores: list[int] = field(default_factory=list)
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        parts = urlsplit(self.url)
+        return parts.hostname or "", parts.port or 80
+
 
 @dataclass(slots=True)
 class Findings:
@@ -68,9 +74,8 @@ class Findings:
 
 async def run(orders: Orders) -> Findings:
     """Warm up, measure, and say what was seen."""
-    parts = urlsplit(orders.url)
-    host, port = parts.hostname or "", parts.port or 80
-    requests = _requests(orders)
+    host, port = orders.address
+    requests = requests_of(orders)
     if orders.warm_up_s:
         await _keep_busy(host, port, requests, orders.concurrency, Seen(), seconds=orders.warm_up_s)
     seen, late_s = Seen(), [0.0]
@@ -98,7 +103,7 @@ async def run(orders: Orders) -> Findings:
     return findings
 
 
-def _requests(orders: Orders) -> Iterator[bytes]:
+def requests_of(orders: Orders) -> Iterator[bytes]:
     """The same request for one key after the other, in an order that is not theirs, for ever."""
     parts = urlsplit(orders.url)
     body = json.dumps(orders.body).encode()

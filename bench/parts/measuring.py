@@ -34,7 +34,8 @@ class Surroundings:
 class Cell:
     """One measurement.
 
-    Busy is processor seconds a second; for `cores_busy`, the share of the load's cores that is in use by anybody. At a steady rate, `late_ms` is the median of how late a request was sent; its latency counts that too.
+    Busy is processor seconds a second; for `cores_busy`, the share of the load's cores that anybody uses. At a steady
+    rate, `late_ms` is the median of how late a request was sent; its latency counts that too.
     """
 
     requests: int

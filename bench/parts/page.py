@@ -16,31 +16,35 @@ PAGE = ROOT / "docs" / "performance.md"
 _QUIET = 0.1
 
 
-def parser(name: str, description: str, *, rounds: int, seconds: float) -> argparse.ArgumentParser:
+def parser(name: str, description: str) -> argparse.ArgumentParser:
     """The options that every benchmark has."""
     made = argparse.ArgumentParser(prog=f"./tollgate bench {name}", description=description)
-    made.add_argument(
-        "--rounds", type=int, default=rounds, help="rounds of every measurement (default: %(default)s)"
-    )
-    made.add_argument(
-        "--seconds", type=float, default=seconds, help="of each measurement (default: %(default)s)"
-    )
     made.add_argument(
         "--output",
         type=Path,
         help="where to write (default: its section of docs/performance.md; --quick: nowhere)",
     )
     made.add_argument(
-        "--quick", action="store_true", help="one short round, to see that the bench itself works"
+        "--quick", action="store_true", help="as little as possible, to see that the bench itself works"
     )
     return made
 
 
-def read(made: argparse.ArgumentParser) -> argparse.Namespace:
-    """The options as they were typed; `--quick` makes them small."""
+def add_rounds(made: argparse.ArgumentParser, *, rounds: int, seconds: float) -> None:
+    """The options of those that measure in rounds."""
+    made.add_argument(
+        "--rounds", type=int, default=rounds, help="rounds of every measurement (default: %(default)s)"
+    )
+    made.add_argument(
+        "--seconds", type=float, default=seconds, help="of each measurement (default: %(default)s)"
+    )
+
+
+def read(made: argparse.ArgumentParser, **quick: object) -> argparse.Namespace:
+    """The options as they were typed; `--quick` replaces those named here, and writes nowhere unless told."""
     options = made.parse_args()
     if options.quick:
-        options.rounds, options.seconds = 1, 0.5
+        vars(options).update(quick)
     elif options.output is None:
         options.output = PAGE
     return options
@@ -65,13 +69,13 @@ def placed(page: str, name: str, text: str) -> str:
     return f"{page.rstrip()}\n\n{section}\n".lstrip()
 
 
-def provenance(name: str, others_busy: Sequence[float]) -> str:
+def provenance(name: str, others_busy: Sequence[float] = (0.0,)) -> str:
     """The command, the machine and the day; and a warning where others were at work on it."""
     cores = len(os.sched_getaffinity(0))
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     command = f"./tollgate bench {shlex.join([name, *_arguments_that_matter()])}"
     return (
-        f"`{command}` on {_processor()}, {cores} cores, {memory_gib:.0f} GiB; {platform.system()} "
+        f"`{command}` on {_processor()}, {cores} cores, {memory_gib:.0f} GiB;\n{platform.system()} "
         f"{platform.release()}; Python {platform.python_version()}; {dt.datetime.now(dt.UTC):%Y-%m-%d}."
         f"{_warning(statistics.median(others_busy))}"
     )
@@ -88,8 +92,8 @@ def _warning(others_busy: float) -> str:
     if others_busy < _QUIET:
         return ""
     return (
-        f"\n\n**The machine was not idle**: other work used {others_busy:.0%} of it, so the figures are too low "
-        "and the ratios unsteady. Measure again on a quiet machine before you believe them."
+        f"\n\n**The machine was not idle**: other work used {others_busy:.0%} of it, so the figures are too low and\n"
+        "the ratios unsteady. Measure again on a quiet machine before you believe them."
     )
 
 
