@@ -46,7 +46,10 @@ def main() -> None:
     with (
         installation() as own,
         processes.uvicorn(
-            "bench.parts.sampling:application", environ=own.instance.env(), health="/health/ready"
+            "bench.parts.sampling:application",
+            environ=own.instance.env(),
+            http="config.http_protocol:StrictHttpProtocol",
+            health="/health/ready",
         ) as (url, pid),
     ):
         target = Target("Tollgate", url, own.keys, (pid,))

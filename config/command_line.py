@@ -57,8 +57,6 @@ def parse(argv: list[str]) -> Command:
     Exits with 0 after printing help, and with 2 after one line on standard error when something is wrong.
     """
     if argv and argv[0] in _PASSING_ON:
-        if argv[0] == "bench" and len(argv) == 1:
-            _parser().error("bench needs the name of a benchmark, such as `./tollgate bench gateway`")
         return Command(name=argv[0], arguments=tuple(argv[1:]))
     found = _parser().parse_args(argv or ["--help"])
     if found.command == "up":
@@ -96,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "manage", help="run a management command, on the running instance if there is one: manage COMMAND"
     )
-    commands.add_parser("bench", help="measure: bench NAME [its arguments], a module of bench/")
+    commands.add_parser("bench", help="measure: bench NAME [its arguments]; without a name, lists them")
     return parser
 
 

@@ -1,8 +1,10 @@
 """What each command of `./tollgate` does, once its environment is there: `python -m config.commands <arguments>`."""
 
+import ast
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from config.command_line import Command, parse
@@ -23,6 +25,8 @@ def run(command: Command) -> int:
                 return up(command)
             case "manage":
                 return manage(command.arguments)
+            case "bench" if not command.arguments:
+                return _list_benchmarks()
             case "bench":
                 _become("-m", _benchmark(command.arguments[0]), *command.arguments[1:])
             case "check":
@@ -36,12 +40,23 @@ def run(command: Command) -> int:
         return 130
 
 
+def _list_benchmarks() -> int:
+    """Each says in the first line of its module what it measures."""
+    for path in _benchmarks().values():
+        said = ast.get_docstring(ast.parse(path.read_text())) or ""
+        sys.stdout.write(f"{said.partition(chr(10))[0]}\n")
+    return 0
+
+
 def _benchmark(name: str) -> str:
     """The module of a benchmark. Each starts what it measures by itself, away from anybody's data."""
-    names = sorted(path.stem for path in (ROOT / "bench").glob("[a-z]*.py"))
-    if name not in names:
-        raise Refused(f"there is no benchmark {name!r}: choose from {', '.join(names)}")
+    if name not in _benchmarks():
+        raise Refused(f"there is no benchmark {name!r}: choose from {', '.join(_benchmarks())}")
     return f"bench.{name}"
+
+
+def _benchmarks() -> dict[str, Path]:
+    return {path.stem: path for path in sorted((ROOT / "bench").glob("[a-z]*.py"))}
 
 
 def _parallel(arguments: Sequence[str]) -> Sequence[str]:

@@ -62,8 +62,8 @@ _TARGETS = {
     NGINX: """\
 - **nginx**: a proxy to the upstream with one worker, connections kept open, nothing buffered or logged.""",
     PASSTHROUGH: """\
-- **pass-through**: a bare ASGI application that hands a request on with aiohttp, under the same uvicorn options. It is
-  what a gateway in Python could do at best.""",
+- **pass-through**: a bare ASGI application that hands a request on with aiohttp, under uvicorn with uvloop and
+  httptools. It is what a gateway in Python could do at best.""",
     TOLLGATE: """\
 - **Tollgate**: one web process of `./tollgate up` with everything on: key and policy, minute limits in Redis, a hold
   and a settlement in PostgreSQL with durable commits, and a usage record for each request, all from one account.""",

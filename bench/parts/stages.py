@@ -11,7 +11,7 @@ TELLER = "teller's thread"
 READERS = "readers' threads"
 # A stage by the modules in it; a module that is not here is a stage of its own.
 _STAGES = {
-    "uvicorn": ("uvicorn",),
+    "uvicorn": ("uvicorn", "config.http_protocol"),
     "credentials": ("gateway.credentials", "keys"),
     "parsing": ("gateway.parsing", "gateway.strict_json", "gateway.fields"),
     "authorizing": ("gateway.authorizing",),
