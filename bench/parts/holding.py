@@ -13,7 +13,8 @@ import uvloop
 from bench.parts.calling import Caller, Seen, connect
 from bench.parts.load import Orders, requests_of
 
-_LOOK_S = 0.05
+# Open streams are held here, not the rush to open them.
+_AT_ONCE = 50
 _PATIENCE_S = 180.0
 
 
@@ -26,10 +27,11 @@ async def hold(orders: Orders) -> None:
     seen, requests = Seen(), requests_of(orders)
     host, port = orders.address
     callers = await connect(host, port, orders.concurrency, seen, Caller.leave)
-    for caller in callers:
-        caller.send(next(requests), counted_from=time.perf_counter())
     async with asyncio.timeout(_PATIENCE_S):
-        await asyncio.gather(*(caller.begun for caller in callers))
+        for group in (callers[start : start + _AT_ONCE] for start in range(0, len(callers), _AT_ONCE)):
+            for caller in group:
+                caller.send(next(requests), counted_from=time.perf_counter())
+            await asyncio.gather(*(caller.begun for caller in group))
         print("open", flush=True)
         await asyncio.gather(*(caller.closed for caller in callers))
     if seen.errors or len(seen.latencies_s) != orders.concurrency:
