@@ -1,7 +1,6 @@
 """A key's own spend limit: a hard stop, decided with the holds counted, under the lock of the account's wallet."""
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from django.db import transaction
@@ -11,32 +10,11 @@ from accounts import auditing
 from accounts.models import User
 from billing import wallets
 from billing.models import Budget, Hold
-from billing.wallets import Connection, Cursor
 from catalog.money import usd_string
 from keys.models import ApiKey
 
 # A limit in total has one period that never ends.
 _BEGINNING = dt.date(2000, 1, 1)
-
-_SELECT = """
-    SELECT key_id, period, limit_nanousd, spent_nanousd, held_nanousd, period_start
-    FROM billing_budget WHERE key_id = ANY(%s)
-"""
-_WRITE = """
-    UPDATE billing_budget b SET held_nanousd = n.held, spent_nanousd = n.spent, period_start = n.period_start
-    FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::date[]) AS n (key_id, held, spent, period_start)
-    WHERE b.key_id = n.key_id
-"""
-# A request counts in the period that admitted it; once that is over there is nothing left to correct.
-_RESOLVE = """
-    UPDATE billing_budget b SET held_nanousd = b.held_nanousd - n.held, spent_nanousd = b.spent_nanousd + n.spent
-    FROM (
-        SELECT key_id, period_start, sum(held) AS held, sum(spent) AS spent
-        FROM unnest(%s::bigint[], %s::date[], %s::bigint[], %s::bigint[]) AS r (key_id, period_start, held, spent)
-        GROUP BY key_id, period_start
-    ) AS n
-    WHERE b.key_id = n.key_id AND b.period_start = n.period_start
-"""
 
 
 @dataclass(slots=True)
@@ -66,15 +44,11 @@ class BudgetState:
         self.held_nanousd += amount_nanousd
         self.is_changed = True
 
-
-@dataclass(frozen=True, slots=True)
-class BudgetCorrection:
-    """What the end of one request takes from `held` and adds to `spent`, in nano-USD."""
-
-    key_id: int
-    period_start: dt.date
-    held_nanousd: int
-    spent_nanousd: int
+    def resolve(self, *, held_nanousd: int, spent_nanousd: int) -> None:
+        """Count what a request spent instead of what it held."""
+        self.held_nanousd -= held_nanousd
+        self.spent_nanousd += spent_nanousd
+        self.is_changed = True
 
 
 def period_start(*, period: str, day: dt.date) -> dt.date:
@@ -103,45 +77,6 @@ def period_end(*, period: str, day: dt.date) -> dt.datetime | None:
         case _:
             return None
     return dt.datetime.combine(after, dt.time(), tzinfo=dt.UTC)
-
-
-def query(connection: Connection, key_ids: Sequence[int]) -> Cursor:
-    """Ask for the budgets of the keys, whose wallets are locked. Read the answer with `states`."""
-    return connection.execute(_SELECT, (list(key_ids),))
-
-
-def states(cursor: Cursor) -> dict[int, BudgetState]:
-    """The budgets that `query` has found, by key id. Most keys have none."""
-    return {row[0]: BudgetState(*row) for row in cursor.fetchall()}
-
-
-def write(connection: Connection, budgets: Iterable[BudgetState]) -> None:
-    """Write back the budgets that an admission has changed."""
-    changed = [budget for budget in budgets if budget.is_changed]
-    if changed:
-        connection.execute(
-            _WRITE,
-            (
-                [budget.key_id for budget in changed],
-                [budget.held_nanousd for budget in changed],
-                [budget.spent_nanousd for budget in changed],
-                [budget.period_start for budget in changed],
-            ),
-        )
-
-
-def resolve(connection: Connection, corrections: Sequence[BudgetCorrection]) -> None:
-    """Book what ended requests held and spent."""
-    if corrections:
-        connection.execute(
-            _RESOLVE,
-            (
-                [correction.key_id for correction in corrections],
-                [correction.period_start for correction in corrections],
-                [correction.held_nanousd for correction in corrections],
-                [correction.spent_nanousd for correction in corrections],
-            ),
-        )
 
 
 def set_key_budget(

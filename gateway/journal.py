@@ -33,11 +33,11 @@ class Journal:
     def is_empty(self) -> bool:
         return self._is_empty
 
-    def append(self, finished: FinishedRequest) -> None:
-        """Keep one settlement, durably."""
-        line = finished.as_json().encode() + b"\n"
+    def append(self, *finished: FinishedRequest) -> None:
+        """Keep settlements, durably."""
+        lines = b"".join(request.as_json() + b"\n" for request in finished)
         with self._mutex:
-            self._file.write(line)
+            self._file.write(lines)
             os.fsync(self._file.fileno())
             self._is_empty = False
 
@@ -69,7 +69,7 @@ class Journal:
     def set_apart(self, finished: FinishedRequest) -> None:
         """Keep a settlement that the database refuses, for the operator, where no replay finds it."""
         with self._path.with_suffix(".refused").open("ab") as apart:
-            apart.write(finished.as_json().encode() + b"\n")
+            apart.write(finished.as_json() + b"\n")
 
     def adopt(self) -> None:
         """Take over what dead processes have left."""
@@ -81,8 +81,7 @@ class Journal:
                     fcntl.flock(orphan, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     continue  # its process lives
-                for finished in _parse(orphan.read()):
-                    self.append(finished)
+                self.append(*_parse(orphan.read()))
                 path.unlink(missing_ok=True)
 
     def _open(self, path: Path) -> FileIO:

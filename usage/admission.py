@@ -9,6 +9,14 @@ from usage.recording import FinishedRequest
 
 
 @dataclass(frozen=True, slots=True)
+class Idempotency:
+    """What an `Idempotency-Key` claims: hexadecimal SHA-256 digests of the key, and of the endpoint and body."""
+
+    digest: str
+    body_digest: str
+
+
+@dataclass(slots=True)  # not frozen: it is made for every request, and a frozen one costs three times as much
 class Admission:
     """A request that asks to go ahead. Tokens are estimates except `input_bytes`, which no count can exceed."""
 
@@ -27,6 +35,30 @@ class Admission:
     requests_per_day: int
     tokens_per_day: int
     at: dt.datetime
+    # It has been admitted before, for another model: that hold is taken back before this is decided.
+    replaces: bool = False
+    idempotency: Idempotency | None = None
+
+    @property
+    def least_output_tokens(self) -> int:
+        """What one choice must be able to have, or the request is refused: what was asked, else a single token."""
+        return self.output_limit or min(self.max_output_tokens, 1)
+
+    def affordable_output_tokens(self, amount_nanousd: int) -> int:
+        """The tokens of one choice that the amount pays for; as many as the model can write if output is free.
+
+        Negative: not even the input.
+        """
+        tokens = self.price.affordable_output_tokens(
+            available_nanousd=amount_nanousd, input_tokens=self.input_bytes
+        )
+        return self.max_output_tokens if tokens is None else tokens // self.choices
+
+    def worst_cost_nanousd(self, output_tokens: int) -> int:
+        """The most that it can cost with so many tokens for each choice."""
+        return self.price.worst_cost_nanousd(
+            input_tokens=self.input_bytes, output_tokens=output_tokens * self.choices
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,4 +108,12 @@ class AllowanceExhausted:
     resets_at: dt.datetime
 
 
-Decision = Admitted | PolicyChanged | CreditsInsufficient | BudgetReached | AllowanceExhausted
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The idempotency key is taken by an earlier request, for the same body or for another one."""
+
+    request_id: uuid.UUID
+    is_same_body: bool
+
+
+Decision = Admitted | PolicyChanged | CreditsInsufficient | BudgetReached | AllowanceExhausted | Repeated

@@ -1,9 +1,12 @@
 """The locked accounts of one batch of requests: who may go ahead, and what the ended ones cost.
 
-This is where nobody overspends. A batch is one transaction: `open_books` locks the wallets, re-reads what the
-decisions rest on and takes the holds of the ended requests away; `admit` and `end` decide in memory; `write`
-puts it all back. What takes a hold away is `DELETE … RETURNING`, so a request is resolved by whoever gets its
-row, once.
+This is where nobody overspends. A batch is one transaction of two calls: the first locks the wallets, reads what the
+decisions rest on and takes the holds of the ended requests away; `admit` and `end` decide in memory, without a word to
+anyone; the second writes it all back. What takes a hold away is `DELETE … RETURNING`, so a request is resolved by
+whoever gets its row, once.
+
+How the two calls reach PostgreSQL is not said here: the teller sends them without waiting (`gateway.teller`), everyone
+else with `open_books` and `write` on a connection that is inside a transaction.
 """
 
 import datetime as dt
@@ -11,12 +14,12 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import orjson
 
-from billing import budgets, wallets
-from billing.budgets import BudgetCorrection, BudgetState
+from billing import budgets
+from billing.budgets import BudgetState
 from billing.wallets import Connection, WalletState
 from usage import recording
 from usage.admission import (
@@ -26,8 +29,12 @@ from usage.admission import (
     BudgetReached,
     CreditsInsufficient,
     Decision,
+    Idempotency,
     PolicyChanged,
+    Repeated,
 )
+from usage.batches import OPEN, WRITE, Call, array, as_json, execute
+from usage.models import UsageRecord
 from usage.recording import FinishedRequest
 
 # What an allowance reserves of a request that names no limit: enough for a long answer, and little enough
@@ -35,38 +42,8 @@ from usage.recording import FinishedRequest
 ALLOWANCE_OUTPUT_TOKENS = 16_384
 # An allowance that has less than this left serves a request only if no credits can.
 _USEFUL_OUTPUT_TOKENS = 256
-
-_VERSIONS = """
-    SELECT k.id, k.policy_version, a.policy_version FROM keys_apikey k JOIN accounts_account a ON a.id = k.account_id
-    WHERE k.id = ANY(%s)
-"""
-_ALLOWANCES = """
-    SELECT account_id, day, requests, tokens, held_tokens FROM usage_dailyallowance
-    WHERE account_id = ANY(%s) AND day = ANY(%s)
-"""
-_TAKE_HOLDS = """
-    DELETE FROM billing_hold WHERE request_id = ANY(%s)
-    RETURNING request_id, account_id, key_id, amount_nanousd, allowance_day, allowance_tokens,
-    budget_period_start
-"""
-_PLACE_HOLDS = """
-    INSERT INTO billing_hold (request_id, account_id, key_id, process_id, amount_nanousd, allowance_day,
-        allowance_tokens, budget_period_start, request, placed_at)
-    SELECT request_id, account_id, key_id, process_id, amount_nanousd, allowance_day, allowance_tokens,
-        budget_period_start, request, placed_at
-    FROM json_populate_recordset(NULL::billing_hold, %s::json)
-"""
-_BEGIN_ALLOWANCES = """
-    INSERT INTO usage_dailyallowance (account_id, day, requests, tokens, held_tokens, share)
-    SELECT *, 0, 0, 0, 0 FROM unnest(%s::bigint[], %s::date[]) ON CONFLICT DO NOTHING
-"""
-_CHANGE_ALLOWANCES = """
-    UPDATE usage_dailyallowance d SET requests = d.requests + n.requests, tokens = d.tokens + n.tokens,
-        held_tokens = d.held_tokens + n.held_tokens
-    FROM unnest(%s::bigint[], %s::date[], %s::bigint[], %s::bigint[], %s::bigint[])
-        AS n (account_id, day, requests, tokens, held_tokens)
-    WHERE d.account_id = n.account_id AND d.day = n.day
-"""
+# A request that was not served frees its idempotency key: it may be sent again. One that was refused had none.
+_UNSERVED = frozenset({UsageRecord.Outcome.FAILED, UsageRecord.Outcome.INTERRUPTED})
 
 
 @dataclass(slots=True)
@@ -77,6 +54,12 @@ class _Hold:
     allowance_day: dt.date | None
     allowance_tokens: int
     budget_period_start: dt.date | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    body_digest: str
+    request_id: str
 
 
 @dataclass(slots=True)
@@ -90,22 +73,52 @@ class _Allowance:
 class Books:
     """The state of a batch between its locks and its commit. Amounts are nano-USD."""
 
-    connection: Connection
     _wallets: dict[int, WalletState]
-    _budgets: dict[int, BudgetState]
     _versions: dict[int, tuple[int, int]]
+    _budgets: dict[int, BudgetState]
     _allowances: dict[tuple[int, dt.date], _Allowance]
-    _holds: dict[uuid.UUID, _Hold]
+    _holds: dict[str, _Hold]
+    _claims: dict[tuple[int, str], _Claim]
     _allowance_changes: dict[tuple[int, dt.date], Counter[str]] = field(default_factory=dict)
-    _begun_allowances: list[tuple[int, dt.date]] = field(default_factory=list)
-    _budget_corrections: list[BudgetCorrection] = field(default_factory=list)
+    _begun_allowances: list[dict[str, Any]] = field(default_factory=list)
+    _resolved_budgets: list[dict[str, Any]] = field(default_factory=list)
     _new_holds: list[dict[str, Any]] = field(default_factory=list)
+    _new_claims: list[dict[str, Any]] = field(default_factory=list)
+    _freed_claims: list[str] = field(default_factory=list)
     _ended: list[FinishedRequest] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, answer: str | bytes) -> Self:
+        """The books that the answer to `question` opens."""
+        wallets, versions, budget_rows, allowances, holds, claims = orjson.loads(answer)
+        return cls(
+            _wallets={row[0]: WalletState(*row) for row in wallets or ()},
+            _versions={row[0]: (row[1], row[2]) for row in versions or ()},
+            _budgets={row[0]: BudgetState(*row[:5], _date(row[5])) for row in budget_rows or ()},
+            _allowances={(row[0], _date(row[1])): _Allowance(*row[2:]) for row in allowances or ()},
+            _holds={row[0]: _hold_of(*row[1:]) for row in holds or ()},
+            _claims={(row[0], row[1]): _Claim(row[2], row[3]) for row in claims or ()},
+        )
 
     def admit(self, request: Admission) -> Decision:
         """Decide one request, and set aside what it may cost."""
+        if request.replaces:
+            self._take_back(request)
         if self._versions.get(request.finished.key_id) != (request.key_version, request.account_version):
             return PolicyChanged()
+        if request.idempotency is None:
+            return self._judge(request)
+        claimed = self._claims.get((request.finished.key_id, request.idempotency.digest))
+        if claimed is not None and claimed.request_id != str(request.finished.id):
+            is_same_body = claimed.body_digest == request.idempotency.body_digest
+            return Repeated(request_id=uuid.UUID(claimed.request_id), is_same_body=is_same_body)
+        decision = self._judge(request)
+        if claimed is None and isinstance(decision, Admitted):
+            self._claim(request, request.idempotency)
+        return decision
+
+    def _judge(self, request: Admission) -> Decision:
+        """Whether the allowance or the credits pay for it."""
         if not request.draws_allowance:
             return self._admit_on_credits(request)
         fits = self._allowance_fits(request)
@@ -125,7 +138,7 @@ class Books:
         Nothing produced costs nothing. What goes beyond the hold is taken from what is available; what is not
         there is the platform's loss.
         """
-        hold = self._holds.pop(finished.id, None)
+        hold = self._holds.pop(str(finished.id), None)
         if hold is None:
             return False
         produced = finished.has_produced
@@ -146,48 +159,82 @@ class Books:
                 tokens=used,
                 held_tokens=-hold.allowance_tokens,
             )
-        if hold.budget_period_start is not None:
-            self._budget_corrections.append(
-                BudgetCorrection(
-                    key_id=hold.key_id,
-                    period_start=hold.budget_period_start,
-                    held_nanousd=hold.amount_nanousd,
-                    spent_nanousd=finished.charged_nanousd,
-                )
-            )
-        self._ended.append(finished)
+        self._resolve_budget(hold, spent_nanousd=finished.charged_nanousd)
+        self.record(finished)
         return True
 
     def record(self, finished: FinishedRequest) -> None:
-        """Record a request that was refused: it never held anything."""
+        """Record a request that holds nothing: it was refused, or `end` has just settled it."""
+        if finished.outcome in _UNSERVED:
+            self._freed_claims.append(str(finished.id))
         self._ended.append(finished)
 
-    def write(self) -> None:
-        """Write everything that was decided; the caller commits."""
-        wallets.write(self.connection, self._wallets.values())
-        budgets.write(self.connection, self._budgets.values())
-        budgets.resolve(self.connection, self._budget_corrections)
-        self._write_allowances()
-        if self._new_holds:
-            self.connection.execute(_PLACE_HOLDS, (orjson.dumps(self._new_holds).decode(),))
-        recording.insert(self.connection, self._ended)
+    def changes(self) -> list[Call]:
+        """What writes down everything that was decided; the caller commits."""
+        drawn = [
+            {"account_id": account_id, "day": day, **change}
+            for (account_id, day), change in self._allowance_changes.items()
+        ]
+        tables = (
+            [
+                {"account_id": w.account_id, "balance": w.balance_nanousd, "held": w.held_nanousd}
+                for w in self._wallets.values()
+                if w.is_changed
+            ],
+            [
+                {"key_id": b.key_id, "held": b.held_nanousd, "spent": b.spent_nanousd, "period_start": b.period_start}
+                for b in self._budgets.values()
+                if b.is_changed
+            ],
+            self._resolved_budgets,
+            self._begun_allowances,
+            drawn,
+            self._new_holds,
+            self._new_claims,
+        )
+        calls = [Call(WRITE, [*map(as_json, tables), array(self._freed_claims)])]
+        if self._ended:
+            calls.append(Call(recording.INSERT, [recording.rows(self._ended)]))
+        return calls
 
-    def _write_allowances(self) -> None:
-        if self._begun_allowances:
-            begun = list(zip(*self._begun_allowances, strict=True))
-            self.connection.execute(_BEGIN_ALLOWANCES, (list(begun[0]), list(begun[1])))
-        if self._allowance_changes:
-            changes = self._allowance_changes
-            self.connection.execute(
-                _CHANGE_ALLOWANCES,
-                (
-                    [account_id for account_id, _day in changes],
-                    [day for _account_id, day in changes],
-                    [change["requests"] for change in changes.values()],
-                    [change["tokens"] for change in changes.values()],
-                    [change["held_tokens"] for change in changes.values()],
-                ),
+    def write(self, connection: Connection) -> None:
+        """Write down everything that was decided, in the caller's transaction."""
+        for call in self.changes():
+            execute(connection, call)
+
+    def _take_back(self, request: Admission) -> None:
+        """Let go of what the request holds already."""
+        hold = self._holds.pop(str(request.finished.id), None)
+        if hold is None:
+            return
+        if hold.allowance_day is None:
+            self._wallets[hold.account_id].release(hold.amount_nanousd)
+        else:
+            allowance = self._allowances.get((hold.account_id, hold.allowance_day))
+            if allowance is not None:
+                allowance.requests -= 1
+                allowance.held_tokens -= hold.allowance_tokens
+            self._change_allowance(
+                hold.account_id, hold.allowance_day, requests=-1, held_tokens=-hold.allowance_tokens
             )
+        self._resolve_budget(hold, spent_nanousd=0)
+
+    def _resolve_budget(self, hold: _Hold, *, spent_nanousd: int) -> None:
+        """Have the budget that counted the hold count what was spent instead, if its period still runs."""
+        if hold.budget_period_start is None:
+            return
+        budget = self._budgets.get(hold.key_id)
+        if budget is None:
+            self._resolved_budgets.append(
+                {
+                    "key_id": hold.key_id,
+                    "period_start": hold.budget_period_start,
+                    "held": hold.amount_nanousd,
+                    "spent": spent_nanousd,
+                }
+            )
+        elif budget.period_start == hold.budget_period_start:
+            budget.resolve(held_nanousd=hold.amount_nanousd, spent_nanousd=spent_nanousd)
 
     def _admit_on_credits(self, request: Admission) -> Admitted | CreditsInsufficient | BudgetReached:
         wallet = self._wallets[request.finished.account_id]
@@ -195,18 +242,16 @@ class Books:
         if budget is not None:
             budget.turn_to(request.at.date())
             if budget.remaining_nanousd < wallet.available_nanousd:
-                affordable = _affordable(request, budget.remaining_nanousd)
-                if not _is_enough(request, affordable):
+                affordable = request.affordable_output_tokens(budget.remaining_nanousd)
+                if affordable < request.least_output_tokens:
                     return _budget_reached(request, budget, affordable)
-        affordable = _affordable(request, wallet.available_nanousd)
-        if not _is_enough(request, affordable):
+        affordable = request.affordable_output_tokens(wallet.available_nanousd)
+        if affordable < request.least_output_tokens:
             return _credits_insufficient(request, wallet, affordable)
         if budget is not None:
-            affordable = min(affordable, _affordable(request, budget.remaining_nanousd))
+            affordable = min(affordable, request.affordable_output_tokens(budget.remaining_nanousd))
         limit = min(request.output_limit or request.max_output_tokens, affordable)
-        amount = request.price.worst_cost_nanousd(
-            input_tokens=request.input_bytes, output_tokens=limit * request.choices
-        )
+        amount = request.worst_cost_nanousd(limit)
         wallet.hold(amount)
         if budget is not None:
             budget.hold(amount)
@@ -219,13 +264,28 @@ class Books:
         account_day = (request.finished.account_id, day)
         if account_day not in self._allowances:
             self._allowances[account_day] = _Allowance()
-            self._begun_allowances.append(account_day)
+            self._begun_allowances.append({"account_id": account_day[0], "day": day})
         allowance = self._allowances[account_day]
         allowance.requests += 1
         allowance.held_tokens += tokens
-        self._change_allowance(request.finished.account_id, day, requests=1, tokens=0, held_tokens=tokens)
+        self._change_allowance(request.finished.account_id, day, requests=1, held_tokens=tokens)
         self._place_hold(request, allowance_day=day, allowance_tokens=tokens)
         return Admitted(output_limit=limit, held_nanousd=0)
+
+    def _claim(self, request: Admission, idempotency: Idempotency) -> None:
+        request_id = str(request.finished.id)
+        self._claims[request.finished.key_id, idempotency.digest] = _Claim(
+            idempotency.body_digest, request_id
+        )
+        self._new_claims.append(
+            {
+                "key_id": request.finished.key_id,
+                "digest": idempotency.digest,
+                "body_digest": idempotency.body_digest,
+                "request_id": request_id,
+                "claimed_at": request.at,
+            }
+        )
 
     def _allowance_fits(self, request: Admission) -> int | None:
         """The output tokens of one choice that the allowance can still pay for; None: not even the input."""
@@ -248,7 +308,10 @@ class Books:
         )
 
     def _change_allowance(self, account_id: int, day: dt.date, **change: int) -> None:
-        self._allowance_changes.setdefault((account_id, day), Counter()).update(change)
+        counter = self._allowance_changes.get((account_id, day))
+        if counter is None:
+            counter = self._allowance_changes[account_id, day] = Counter(requests=0, tokens=0, held_tokens=0)
+        counter.update(change)
 
     def _place_hold(
         self,
@@ -269,63 +332,60 @@ class Books:
                 "allowance_day": allowance_day,
                 "allowance_tokens": allowance_tokens,
                 "budget_period_start": budget.period_start if budget else None,
-                "request": orjson.Fragment(request.finished.as_json()),
+                "request": request.finished,
                 "placed_at": request.at,
             }
         )
 
 
+def question(*, admissions: Sequence[Admission], ended: Sequence[FinishedRequest]) -> Call:
+    """What opens the books of a batch: its one row and column is for `Books.of`."""
+    accounts = sorted({a.finished.account_id for a in admissions} | {e.account_id for e in ended})
+    days = {a.at.date() for a in admissions if a.draws_allowance}
+    resolved = [str(e.id) for e in ended] + [str(a.finished.id) for a in admissions if a.replaces]
+    claimed = [
+        {"key_id": a.finished.key_id, "digest": a.idempotency.digest}
+        for a in admissions
+        if a.idempotency is not None
+    ]
+    return Call(
+        OPEN,
+        [
+            array(accounts),
+            array({a.finished.key_id for a in admissions}),
+            array(days),
+            array(resolved),
+            as_json(claimed),
+        ],
+    )
+
+
 def open_books(
     connection: Connection, *, admissions: Sequence[Admission], ended: Sequence[FinishedRequest]
 ) -> Books:
-    """Lock the accounts of a batch and read what its decisions rest on, in one round trip of a pipeline."""
-    account_ids = sorted({a.finished.account_id for a in admissions} | {e.account_id for e in ended})
-    key_ids = list({a.finished.key_id for a in admissions})
-    locked = wallets.query(connection, account_ids)
-    versions = connection.execute(_VERSIONS, (key_ids,)) if key_ids else None
-    days = list({a.at.date() for a in admissions if a.draws_allowance})
-    allowances = connection.execute(_ALLOWANCES, (account_ids, days)) if days else None
-    budget_rows = budgets.query(connection, key_ids) if key_ids else None
-    taken = connection.execute(_TAKE_HOLDS, ([e.id for e in ended],)) if ended else None
+    """Lock the accounts of a batch and read what its decisions rest on, in the caller's transaction."""
+    row = execute(connection, question(admissions=admissions, ended=ended)).fetchone()
+    assert row is not None, "a function that returns one row did not"
+    return Books.of(row[0])
 
-    books = Books(
-        connection=connection,
-        _wallets=wallets.states(locked),
-        _budgets=budgets.states(budget_rows) if budget_rows else {},
-        _versions={row[0]: (row[1], row[2]) for row in versions} if versions else {},
-        _allowances={(row[0], row[1]): _Allowance(*row[2:]) for row in allowances} if allowances else {},
-        _holds={row[0]: _Hold(*row[1:]) for row in taken} if taken else {},
+
+def _date(text: str) -> dt.date:
+    return dt.date.fromisoformat(text)
+
+
+def _hold_of(
+    account_id: int, key_id: int, amount: int, day: str | None, tokens: int, period_start: str | None
+) -> _Hold:
+    return _Hold(
+        account_id, key_id, amount, day and _date(day), tokens, period_start and _date(period_start)
     )
-    if len(books._wallets) < len(account_ids):  # noqa: SLF001 - its own maker
-        # The first request of an account. What was read of it was read without a lock, so read it all again.
-        wallets.create_missing(connection, account_ids)
-        again = open_books(connection, admissions=admissions, ended=())
-        again._wallets = books._wallets | again._wallets  # noqa: SLF001
-        again._holds = books._holds  # noqa: SLF001
-        return again
-    return books
-
-
-def _affordable(request: Admission, amount_nanousd: int) -> int:
-    """The output tokens of one choice that the amount pays for; as many as the model can write if output is free."""
-    tokens = request.price.affordable_output_tokens(
-        available_nanousd=amount_nanousd, input_tokens=request.input_bytes
-    )
-    return request.max_output_tokens if tokens is None else tokens // request.choices
-
-
-def _is_enough(request: Admission, affordable: int) -> bool:
-    return affordable >= (request.output_limit or min(request.max_output_tokens, 1))
 
 
 def _credits_insufficient(request: Admission, wallet: WalletState, affordable: int) -> CreditsInsufficient:
     return CreditsInsufficient(
         available_nanousd=wallet.available_nanousd,
         held_nanousd=wallet.held_nanousd,
-        needed_nanousd=request.price.worst_cost_nanousd(
-            input_tokens=request.input_bytes,
-            output_tokens=(request.output_limit or min(request.max_output_tokens, 1)) * request.choices,
-        ),
+        needed_nanousd=request.worst_cost_nanousd(request.least_output_tokens),
         affordable_tokens=affordable,
     )
 

@@ -158,6 +158,27 @@ class DailyAllowance(models.Model):
         return f"account {self.account_id} on {self.day}"
 
 
+class IdempotencyClaim(models.Model):
+    """An `Idempotency-Key` that a request of an API key has taken; freed when the request fails, forgotten after a day.
+
+    The claim is money and lives here; the answer that a repetition gets is not, and lives in Redis.
+    """
+
+    key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, related_name="+", db_index=False)
+    digest = models.CharField(max_length=64, help_text="SHA-256 of the key that the client sent.")
+    body_digest = models.CharField(max_length=64, help_text="SHA-256 of endpoint and body.")
+    request_id = models.UUIDField(db_index=True)
+    claimed_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["key", "digest"], name="idempotency_claimed_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"claim of request {self.request_id}"
+
+
 class Anomaly(models.Model):
     """An hour in which a key, or an account as a whole, spent far more than it does in the same hours of other days."""
 

@@ -42,7 +42,7 @@ def sweep(*, at: dt.datetime, grace: dt.timedelta = GRACE) -> int:
             raw = wallets.borrowed_connection()
             opened = books.open_books(raw, admissions=(), ended=orphans)
             resolved += sum(opened.end(_interrupted(orphan, at)) for orphan in orphans)
-            opened.write()
+            opened.write(raw)
         if len(orphans) < _BATCH:
             break
     with connection.cursor() as cursor:

@@ -67,7 +67,7 @@ class Desk:
         with transaction.atomic():
             opened = books.open_books(wallets.borrowed_connection(), admissions=requests, ended=())
             decisions = [opened.admit(request) for request in requests]
-            opened.write()
+            opened.write(wallets.borrowed_connection())
         return decisions
 
     def end(self, request: Admission, *, outcome: str = UsageRecord.Outcome.COMPLETED, **tokens: int) -> bool:
@@ -78,7 +78,7 @@ class Desk:
         with transaction.atomic():
             opened = books.open_books(wallets.borrowed_connection(), admissions=(), ended=[finished])
             was_open = opened.end(finished)
-            opened.write()
+            opened.write(wallets.borrowed_connection())
         return was_open
 
     @property

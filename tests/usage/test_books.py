@@ -272,7 +272,7 @@ def test_a_settlement_shares_a_batch_with_the_first_request_of_an_account() -> N
             wallets.borrowed_connection(), admissions=[newcomer.request()], ended=[running.finished]
         )
         assert opened.end(running.finished)
-        opened.write()
+        opened.write(wallets.borrowed_connection())
 
     assert old.wallet.balance_nanousd == 1_000_000_000 - 20_000
     check_books(idle=True)

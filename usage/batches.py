@@ -1,0 +1,39 @@
+"""The two calls of a batch of the teller to PostgreSQL, as text: what they are, and how to send one and wait for it.
+
+The functions are in `usage/migrations/0003_books_functions.py`.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+import psycopg
+
+from billing.wallets import Connection, Cursor
+
+# Accounts, keys, days, ids of ended requests, idempotency keys; answers one JSON text.
+OPEN = "SELECT usage_open_books($1, $2, $3, $4, $5)"
+# Wallets, budgets, resolved budgets, begun and changed allowances, holds, claims, ids of freed claims.
+WRITE = "SELECT usage_write_books($1, $2, $3, $4, $5, $6, $7, $8)"
+
+
+class Call(NamedTuple):
+    """One statement with its parameters, in PostgreSQL's text format."""
+
+    statement: str
+    parameters: list[str | None]
+
+
+def execute(connection: Connection, call: Call) -> Cursor:
+    """Send a call and wait for its answer."""
+    return psycopg.RawCursor[Any](connection).execute(call.statement, call.parameters)
+
+
+def array(values: Iterable[object]) -> str:
+    """An array in PostgreSQL's text format, of values that need no quotes: numbers, dates, UUIDs."""
+    return "{" + ",".join(map(str, values)) + "}"
+
+
+def as_json(rows: Sequence[object]) -> str | None:
+    """Rows for `json_to_recordset`; None where there are none."""
+    return orjson.dumps(rows).decode() if rows else None
