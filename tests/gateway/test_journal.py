@@ -1,7 +1,6 @@
 """Settlements on disk: kept through a crash, taken over from the dead, and dropped only when they are settled."""
 
 import uuid
-from decimal import Decimal
 from pathlib import Path
 
 from uuid_utils.compat import uuid7
@@ -38,7 +37,7 @@ def test_what_is_kept_reads_back_equal(tmp_path: Path) -> None:
 
     assert not journal.is_empty
     assert journal.read() == [request]
-    assert request.output_usd_per_mtok == Decimal("2.5")
+    assert request.output_usd_per_mtok == "2.500000"
 
 
 def test_only_what_was_settled_is_forgotten(tmp_path: Path) -> None:
@@ -73,7 +72,7 @@ def test_the_journals_of_the_dead_are_taken_over_and_those_of_the_living_are_not
 def test_a_last_line_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
     whole = finished()
     path = tmp_path / f"{uuid.uuid4()}.jsonl"
-    path.write_bytes(whole.as_json().encode() + b"\n" + whole.as_json().encode()[:30])
+    path.write_bytes(whole.as_json() + b"\n" + whole.as_json().encode()[:30])
     journal = Journal(directory=tmp_path, process_id=uuid.uuid4())
 
     journal.adopt()

