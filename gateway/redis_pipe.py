@@ -5,6 +5,7 @@ here a burst of requests is one write and one read. Its URL reader, its script a
 """
 
 import asyncio
+import contextlib
 import ssl
 from collections import deque
 from hashlib import sha1
@@ -28,22 +29,39 @@ class RedisPipe:
     def __init__(self, url: str, *scripts: str) -> None:
         self._address: dict[str, Any] = dict(parse_url(url))
         self._scripts = scripts
+        self._digests = {
+            script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in scripts
+        }
+        self._connection: _Connection | None = None
         self._connecting: asyncio.Task[_Connection] | None = None
 
     async def run(self, script: str, key: str, *arguments: str | int) -> Any:
         """The answer of one of the scripts for one key. Raises RedisAway."""
-        if self._connecting is None or (self._connecting.done() and not _is_open(self._connecting)):
-            self._connecting = asyncio.get_running_loop().create_task(self._connect())
-        try:
-            connection = await asyncio.shield(self._connecting)
-        except (OSError, TimeoutError) as error:
-            raise RedisAway(str(error)) from None
-        digest = sha1(script.encode(), usedforsecurity=False).hexdigest()
-        return await connection.ask("EVALSHA", digest, 1, key, *arguments)
+        connection = self._connection
+        if connection is None or not connection.is_open:
+            connection = await self._connected()
+        return await connection.ask("EVALSHA", self._digests[script], 1, key, *arguments)
+
+    def tell(self, script: str, key: str, *arguments: str | int) -> None:
+        """Have one of the scripts run without waiting for it. Raises RedisAway if there is no connection now."""
+        if self._connection is None or not self._connection.is_open:
+            raise RedisAway("there is no connection")
+        self._connection.send("EVALSHA", self._digests[script], 1, key, *arguments)
 
     async def close(self) -> None:
-        if self._connecting is not None and self._connecting.done() and _is_open(self._connecting):
-            self._connecting.result().close()
+        """Wait for the answers that are still to come, and hang up."""
+        if self._connection is not None:
+            await self._connection.drain()
+            self._connection.close()
+
+    async def _connected(self) -> "_Connection":
+        """The connection, made by whoever needs it first while the others wait."""
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.get_running_loop().create_task(self._connect())
+        try:
+            return await asyncio.shield(self._connecting)
+        except (OSError, TimeoutError) as error:
+            raise RedisAway(str(error)) from None
 
     async def _connect(self) -> "_Connection":
         async with asyncio.timeout(TIMEOUT_S):
@@ -55,6 +73,7 @@ class RedisPipe:
             await connection.ask("SELECT", self._address["db"])
         for script in self._scripts:
             await connection.ask("SCRIPT", "LOAD", script)
+        self._connection = connection
         return connection
 
     async def _open(self) -> "_Connection":
@@ -68,13 +87,14 @@ class RedisPipe:
 
 
 class _Connection(asyncio.Protocol):
-    """Answers in the order of the questions."""
+    """Answers in the order of the questions. One timer watches the oldest of them."""
 
     def __init__(self) -> None:
         self._reader = hiredis.Reader()
-        self._asked: deque[asyncio.Future[Any]] = deque()
+        self._asked: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._watch: asyncio.TimerHandle | None = None
 
     @property
     def is_open(self) -> bool:
@@ -82,16 +102,25 @@ class _Connection(asyncio.Protocol):
 
     async def ask(self, *command: str | int) -> Any:
         """The answer to one command. Raises RedisAway; the connection is closed then, for its order is lost."""
+        return await self.send(*command)
+
+    def send(self, *command: str | int) -> "asyncio.Future[Any]":
+        """Send one command; its answer may be waited for. Raises RedisAway."""
         if self._transport is None:
             raise RedisAway("the connection is closed")
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._asked.append(future)
+        due = self._loop.time() + TIMEOUT_S
+        self._asked.append((future, due))
         self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type]  # typed as a 1-tuple
-        timer = self._loop.call_later(TIMEOUT_S, self._expire, future, self._loop.time() + TIMEOUT_S)
-        try:
-            return await future
-        finally:
-            timer.cancel()
+        if self._watch is None:
+            self._watch = self._loop.call_at(due, self._look, due)
+        return future
+
+    async def drain(self) -> None:
+        """Return when every answer has come, or the connection has gone."""
+        with contextlib.suppress(RedisAway):
+            while self._asked:
+                await asyncio.shield(self._asked[-1][0])
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a stream's, as asyncio promises
@@ -99,37 +128,47 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
         while (answer := self._reader.gets()) is not False:
-            future = self._asked.popleft()
+            future, _ = self._asked.popleft()
             if future.done():
                 continue
             if isinstance(answer, hiredis.ReplyError):
-                future.set_exception(RedisAway(str(answer)))
+                _fail(future, RedisAway(str(answer)))
                 self.close()
             else:
                 future.set_result(answer)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        if self._watch is not None:
+            self._watch.cancel()
         while self._asked:
-            future = self._asked.popleft()
+            future, _ = self._asked.popleft()
             if not future.done():
-                future.set_exception(RedisAway("the connection was cut"))
+                _fail(future, RedisAway("the connection was cut"))
 
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
 
-    def _expire(self, future: asyncio.Future[Any], due: float) -> None:
-        if future.done():
+    def _look(self, expected: float) -> None:
+        """Give up on the connection if its oldest question has waited too long; else look again when it will have."""
+        self._watch = None
+        if not self._asked:
             return
-        if self._loop.time() - due > _LATE_S:
-            # We were late ourselves. The answer may lie in the socket: look there first.
-            self._loop.call_later(TIMEOUT_S, self._expire, future, self._loop.time() + TIMEOUT_S)
+        now, due = self._loop.time(), self._asked[0][1]
+        if now - expected > _LATE_S:
+            # We were late ourselves. The answers may lie in the socket: look there first.
+            due = now + TIMEOUT_S
+        elif due <= now:
+            _fail(self._asked[0][0], RedisAway("no answer in time"))
+            self.close()
             return
-        future.set_exception(RedisAway("no answer in time"))
-        self.close()
+        self._watch = self._loop.call_at(due, self._look, due)
 
 
-def _is_open(connecting: "asyncio.Task[_Connection]") -> bool:
-    return not connecting.cancelled() and connecting.exception() is None and connecting.result().is_open
+def _fail(future: "asyncio.Future[Any]", error: RedisAway) -> None:
+    """Whoever waits hears of it; where nobody does, there is nothing to complain of."""
+    if not future.done():
+        future.set_exception(error)
+        future.exception()

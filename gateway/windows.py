@@ -6,7 +6,6 @@ counts by itself, with its share of the limit: together they never exceed it. A 
 counted.
 """
 
-import asyncio
 import logging
 import time
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then redis.call('HINCRBY', KEYS[
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Counted:
     """What the minute of a key looks like with this request in it, or without it if it was refused."""
 
@@ -49,16 +48,20 @@ class Counted:
     def headers(self) -> Headers:
         """OpenAI's `x-ratelimit-*` headers; what has no limit has no headers."""
         headers: Headers = []
-        for what, limit, used in (
-            (b"requests", self.limit_requests, self.requests),
-            (b"tokens", self.limit_tokens, self.tokens),
-        ):
-            if limit is not None:
-                headers += [
-                    (b"x-ratelimit-limit-" + what, str(limit).encode()),
-                    (b"x-ratelimit-remaining-" + what, str(max(limit - used, 0)).encode()),
-                    (b"x-ratelimit-reset-" + what, duration(self.reset_ms).encode()),
-                ]
+        reset = duration(self.reset_ms).encode()
+        if self.limit_requests is not None:
+            remaining = max(self.limit_requests - self.requests, 0)
+            headers += [
+                (b"x-ratelimit-limit-requests", b"%d" % self.limit_requests),
+                (b"x-ratelimit-remaining-requests", b"%d" % remaining),
+                (b"x-ratelimit-reset-requests", reset),
+            ]
+        if self.limit_tokens is not None:
+            headers += [
+                (b"x-ratelimit-limit-tokens", b"%d" % self.limit_tokens),
+                (b"x-ratelimit-remaining-tokens", b"%d" % max(self.limit_tokens - self.tokens, 0)),
+                (b"x-ratelimit-reset-tokens", reset),
+            ]
         return headers
 
 
@@ -69,7 +72,6 @@ class Windows:
         self._redis = RedisPipe(settings.REDIS_URL, _COUNT, _CORRECT)
         self._local = LocalMinutes()
         self._away_until = 0.0
-        self._corrections: set[asyncio.Task[None]] = set()
 
     async def count(self, credential: Credential, *, tokens: int, processes: int) -> Counted | None:
         """Count one request of about this many tokens; None for a key without limits. Raises Refusal (429)."""
@@ -83,15 +85,15 @@ class Windows:
     def correct(self, credential: Credential, counted: Counted, *, difference: int) -> None:
         """Add what a request used beyond its estimate (or give back the rest), in the second it was counted in."""
         self._local.add(credential.key_id, counted.second, difference)
-        if credential.tokens_per_minute is not None and difference and time.monotonic() >= self._away_until:
-            task = asyncio.get_running_loop().create_task(
-                self._correct(credential.key_id, counted.second, difference)
-            )
-            self._corrections.add(task)
-            task.add_done_callback(self._corrections.discard)
+        if credential.tokens_per_minute is None or not difference or time.monotonic() < self._away_until:
+            return
+        try:
+            # Nobody waits for it: it comes before whatever this process counts next.
+            self._redis.tell(_CORRECT, _name(credential.key_id), f"t{counted.second}", difference)
+        except RedisAway as error:
+            self._stay_away(error)
 
     async def close(self) -> None:
-        await asyncio.gather(*self._corrections)
         await self._redis.close()
 
     async def _count(self, credential: Credential, *, tokens: int, processes: int) -> Counted:
@@ -111,12 +113,6 @@ class Windows:
                 )
         shares = [None if limit is None else limit // max(processes, 1) for limit in limits]
         return self._local.judge(credential.key_id, int(time.time()), tokens, limits=limits, shares=shares)
-
-    async def _correct(self, key_id: int, second: int, difference: int) -> None:
-        try:
-            await self._redis.run(_CORRECT, _name(key_id), f"t{second}", difference)
-        except RedisAway as error:
-            self._stay_away(error)
 
     def _stay_away(self, error: RedisAway) -> None:
         if time.monotonic() >= self._away_until:

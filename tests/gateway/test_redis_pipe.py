@@ -32,13 +32,27 @@ def test_many_commands_at_once_get_their_own_answers() -> None:
     assert answers == [[f"key{n}".encode(), str(n).encode()] for n in range(200)]
 
 
-def test_a_script_that_redis_does_not_know_or_cannot_run_counts_as_away() -> None:
-    (unknown,) = run(RedisPipe(settings.REDIS_URL), (f"return '{uuid.uuid4()}'", "key", "1"))
+def test_a_script_that_redis_cannot_run_counts_as_away() -> None:
     (broken,) = run(RedisPipe(settings.REDIS_URL, BROKEN), (BROKEN, "key", "1"))
 
-    assert isinstance(unknown, RedisAway)
-    assert "NOSCRIPT" in str(unknown)
     assert isinstance(broken, RedisAway)
+
+
+def test_what_nobody_waits_for_is_done_before_what_comes_after() -> None:
+    count = "return redis.call('INCRBY', KEYS[1], ARGV[1])"
+    key = f"test:{uuid.uuid4()}"
+
+    async def go() -> object:
+        pipe = RedisPipe(settings.REDIS_URL, count)
+        with pytest.raises(RedisAway):
+            pipe.tell(count, key, 1)  # nothing is connected yet
+        await pipe.run(count, key, 1)
+        pipe.tell(count, key, 10)
+        answer = await pipe.run(count, key, 100)
+        await pipe.close()
+        return answer
+
+    assert asyncio.run(go()) == 111
 
 
 def test_after_a_failure_it_connects_anew(monkeypatch: pytest.MonkeyPatch) -> None:
