@@ -71,7 +71,7 @@ class PostgresPipe:
         return await self._run(calls, is_last=False)
 
     async def commit(self, *calls: Call) -> list[bytes]:
-        """Run calls and commit them with what was asked before. Raises PostgresAway, CallRefused: nothing is committed."""
+        """Run calls and commit them with what was asked before. Raises PostgresAway, CallRefused."""
         return await self._run(calls, is_last=True)
 
     def close(self) -> None:

@@ -31,7 +31,9 @@ _BATCH = 256
 _HEARTBEAT_S = 5.0
 _RECONNECT_S = 0.25
 _CONNECT_TIMEOUT_S = 2.0
-_BATCH_TIMEOUT_S = 6.0  # PostgreSQL's own limits are tighter; this is for one that has stopped answering at all
+_BATCH_TIMEOUT_S = (
+    6.0  # PostgreSQL's own limits are tighter; this is for one that has stopped answering at all
+)
 _LOOK_S = 0.1
 _ADMIT_TIMEOUT_S = 1.8
 _SETTLE_TIMEOUT_S = 2.5

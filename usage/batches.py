@@ -3,7 +3,7 @@
 The functions are in `usage/migrations/0003_books_functions.py`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import orjson
@@ -34,6 +34,6 @@ def array(values: Iterable[object]) -> str:
     return "{" + ",".join(map(str, values)) + "}"
 
 
-def as_json(rows: Sequence[object]) -> str | None:
+def as_json(rows: object) -> str | None:
     """Rows for `json_to_recordset`; None where there are none."""
     return orjson.dumps(rows).decode() if rows else None

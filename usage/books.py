@@ -55,6 +55,13 @@ class _Hold:
     allowance_tokens: int
     budget_period_start: dt.date | None
 
+    @classmethod
+    def of(cls, row: list[Any]) -> Self:
+        _request_id, account_id, key_id, amount, day, tokens, period = row
+        return cls(
+            account_id, key_id, amount, _date(day) if day else None, tokens, _date(period) if period else None
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
@@ -94,9 +101,12 @@ class Books:
         return cls(
             _wallets={row[0]: WalletState(*row) for row in wallets or ()},
             _versions={row[0]: (row[1], row[2]) for row in versions or ()},
-            _budgets={row[0]: BudgetState(*row[:5], _date(row[5])) for row in budget_rows or ()},
+            _budgets={
+                row[0]: BudgetState(row[0], row[1], row[2], row[3], row[4], _date(row[5]))
+                for row in budget_rows or ()
+            },
             _allowances={(row[0], _date(row[1])): _Allowance(*row[2:]) for row in allowances or ()},
-            _holds={row[0]: _hold_of(*row[1:]) for row in holds or ()},
+            _holds={row[0]: _Hold.of(row) for row in holds or ()},
             _claims={(row[0], row[1]): _Claim(row[2], row[3]) for row in claims or ()},
         )
 
@@ -182,7 +192,12 @@ class Books:
                 if w.is_changed
             ],
             [
-                {"key_id": b.key_id, "held": b.held_nanousd, "spent": b.spent_nanousd, "period_start": b.period_start}
+                {
+                    "key_id": b.key_id,
+                    "held": b.held_nanousd,
+                    "spent": b.spent_nanousd,
+                    "period_start": b.period_start,
+                }
                 for b in self._budgets.values()
                 if b.is_changed
             ],
@@ -364,21 +379,12 @@ def open_books(
     connection: Connection, *, admissions: Sequence[Admission], ended: Sequence[FinishedRequest]
 ) -> Books:
     """Lock the accounts of a batch and read what its decisions rest on, in the caller's transaction."""
-    row = execute(connection, question(admissions=admissions, ended=ended)).fetchone()
-    assert row is not None, "a function that returns one row did not"
+    (row,) = execute(connection, question(admissions=admissions, ended=ended)).fetchall()
     return Books.of(row[0])
 
 
 def _date(text: str) -> dt.date:
     return dt.date.fromisoformat(text)
-
-
-def _hold_of(
-    account_id: int, key_id: int, amount: int, day: str | None, tokens: int, period_start: str | None
-) -> _Hold:
-    return _Hold(
-        account_id, key_id, amount, day and _date(day), tokens, period_start and _date(period_start)
-    )
 
 
 def _credits_insufficient(request: Admission, wallet: WalletState, affordable: int) -> CreditsInsufficient:

@@ -286,7 +286,10 @@ def test_an_answer_whose_settlement_waits_in_the_journal_says_what_it_will_cost(
     account = stage.account(credit="1")
     issued = make_key(account)
 
-    with ThreadPoolExecutor(1) as pool, psycopg.connect(autocommit=True, **telling.connection_parameters()) as other:
+    with (
+        ThreadPoolExecutor(1) as pool,
+        psycopg.connect(autocommit=True, **telling.connection_parameters()) as other,
+    ):
         calling = pool.submit(
             stage.post, issued.secret, chat(model, sandbox={"output_tokens": 10, "delay_ms": 1_000})
         )

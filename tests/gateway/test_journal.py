@@ -72,7 +72,7 @@ def test_the_journals_of_the_dead_are_taken_over_and_those_of_the_living_are_not
 def test_a_last_line_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
     whole = finished()
     path = tmp_path / f"{uuid.uuid4()}.jsonl"
-    path.write_bytes(whole.as_json() + b"\n" + whole.as_json().encode()[:30])
+    path.write_bytes(whole.as_json() + b"\n" + whole.as_json()[:30])
     journal = Journal(directory=tmp_path, process_id=uuid.uuid4())
 
     journal.adopt()

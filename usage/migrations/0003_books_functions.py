@@ -125,8 +125,16 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="IdempotencyClaim",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("digest", models.CharField(help_text="SHA-256 of the key that the client sent.", max_length=64)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "digest",
+                    models.CharField(help_text="SHA-256 of the key that the client sent.", max_length=64),
+                ),
                 ("body_digest", models.CharField(help_text="SHA-256 of endpoint and body.", max_length=64)),
                 ("request_id", models.UUIDField(db_index=True)),
                 ("claimed_at", models.DateTimeField(db_index=True, default=django.utils.timezone.now)),
