@@ -14,9 +14,9 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from accounts.models import Account, User
-from billing import crediting, ledger
+from billing import crediting, ledger, upstream_health
 from billing.forms import GrantForm
-from billing.models import LedgerAccount, LedgerTransaction, Posting, TopUp, Wallet
+from billing.models import GatewayProcess, LedgerAccount, LedgerTransaction, Posting, TopUp, Wallet
 from catalog.money import usd_string
 
 
@@ -43,10 +43,12 @@ if TYPE_CHECKING:
     LedgerTransactionModelAdmin = admin.ModelAdmin[LedgerTransaction]
     LedgerAccountModelAdmin = admin.ModelAdmin[LedgerAccount]
     PostingTabularInline = admin.TabularInline[Posting, LedgerTransaction]
+    GatewayProcessModelAdmin = admin.ModelAdmin[GatewayProcess]
 else:  # Django's classes take no type arguments at run time.
     WalletModelAdmin = TopUpModelAdmin = LedgerTransactionModelAdmin = LedgerAccountModelAdmin = (
         admin.ModelAdmin
     )
+    GatewayProcessModelAdmin = admin.ModelAdmin
     PostingTabularInline = admin.TabularInline
 
 
@@ -180,3 +182,21 @@ class LedgerAccountAdmin(_ReadOnly, LedgerAccountModelAdmin):
     def balance(self, ledger_account: LedgerAccount) -> str:
         balance_nanousd: int | None = getattr(ledger_account, "balance_nanousd", None)
         return _usd(balance_nanousd or 0)
+
+
+@admin.register(GatewayProcess)
+class GatewayProcessAdmin(_ReadOnly, GatewayProcessModelAdmin):
+    """What the processes say of the upstreams. The processes themselves come and go."""
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The page "Upstream health"."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Upstream health",
+            "observations": upstream_health.observed(at=timezone.now()),
+        }
+        return render(request, "admin/billing/gatewayprocess/upstream_health.html", context)

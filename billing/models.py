@@ -72,9 +72,11 @@ class GatewayProcess(models.Model):
     id = models.UUIDField(primary_key=True)
     started_at = models.DateTimeField(default=timezone.now)
     heartbeat_at = models.DateTimeField(default=timezone.now)
+    # How the upstreams have been doing, as this process sees it at its heartbeat: by target, what a breaker says.
+    upstreams = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()))
 
     class Meta:
-        verbose_name_plural = "gateway processes"
+        verbose_name_plural = "upstream health"
 
     def __str__(self) -> str:
         return str(self.id)

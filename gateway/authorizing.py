@@ -7,7 +7,6 @@ from accounts.models import Account
 from catalog.serving import Catalogue, Servable
 from gateway.asgi import Exchange
 from gateway.dialects.dialect import Dialect
-from gateway.endpoints import ENDPOINTS, served_at
 from gateway.errors import (
     account_suspended,
     context_length_exceeded,
@@ -19,7 +18,6 @@ from gateway.errors import (
     key_disabled,
     model_not_allowed,
     model_not_found,
-    not_served_here,
     plan_upgrade_required,
     revoked_api_key,
 )
@@ -55,23 +53,23 @@ def may_call(credential: Credential, model: Servable) -> bool:
     return is_allowed and (credential.premium_models or not model.is_premium)
 
 
-def judge_model(credential: Credential, *, dialect: Dialect, asked: Asked, catalogue: Catalogue) -> Servable:
-    """The model asked for. Raises Refusal if there is none here, or the key or the plan does not include it."""
-    model = catalogue.get(asked.model)
+def judge_model(credential: Credential, *, name: str, param: str, catalogue: Catalogue) -> Servable:
+    """The model of this name. Raises Refusal if there is none, or the key or the plan does not include it.
+
+    `param` is the field that names it. Policies know models by their slugs, whatever name was asked.
+    """
+    model = catalogue.get(name)
     if model is None:
-        raise model_not_found(asked.model)
+        raise model_not_found(name, param=param)
     if credential.allowed_models and model.slug not in credential.allowed_models:
-        raise model_not_allowed(model.slug)
+        raise model_not_allowed(model.slug, param=param)
     if model.is_premium and not credential.premium_models:
-        raise plan_upgrade_required(model.slug, credential.plan_name)
-    endpoint = ENDPOINTS[dialect.endpoint]
-    if model.kind != endpoint.kind or (model.targets and not endpoint.targets(model)):
-        raise not_served_here(model.slug, endpoint=dialect.endpoint, served_at=served_at(model))
+        raise plan_upgrade_required(model.slug, credential.plan_name, param=param)
     return model
 
 
-def judge_size(credential: Credential, *, dialect: Dialect, asked: Asked, model: Servable) -> None:
-    """Raises Refusal where the plan's characters, the model's context or the model's output are exceeded."""
+def judge_length(credential: Credential, *, dialect: Dialect, asked: Asked) -> None:
+    """Raises Refusal where the plan takes fewer characters, whichever model would read them."""
     limit = credential.max_input_characters
     if limit is not None and asked.input_characters > limit:
         raise input_too_long(
@@ -80,6 +78,10 @@ def judge_size(credential: Credential, *, dialect: Dialect, asked: Asked, model:
             plan=credential.plan_name,
             param=dialect.input_field,
         )
+
+
+def judge_size(*, dialect: Dialect, asked: Asked, model: Servable) -> None:
+    """Raises Refusal where the model's context or its output is exceeded."""
     if asked.output_limit is not None and asked.output_limit > model.max_output_tokens:
         raise invalid_value(
             dialect.limit_field, f"{model.slug} writes at most {model.max_output_tokens:,} tokens"

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,21 +11,21 @@ import orjson
 from django.utils import timezone
 
 from catalog.money import usd_string
-from catalog.serving import Target
-from gateway import authorizing
+from gateway import authorizing, routing
 from gateway.asgi import ClientGoneError, Exchange, Headers
 from gateway.credentials import RefusedCaller
 from gateway.dialects.dialect import BrokenAnswerError, Dialect
 from gateway.errors import (
+    QUOTA,
     Refusal,
     daily_allowance_exhausted,
     insufficient_credits,
     key_limit_reached,
-    no_upstream,
     temporarily_unavailable,
     upstream_error,
     upstream_timeout,
 )
+from gateway.forwarding import Answer, Call, UpstreamsFailedError
 from gateway.media import judge_media
 from gateway.metering import estimated
 from gateway.parsing import Asked
@@ -40,8 +41,6 @@ from usage.recording import FinishedRequest
 logger = logging.getLogger(__name__)
 
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
-# What a request that names no limit counts in the minute of tokens until it is known what it wrote.
-_ASSUMED_OUTPUT_TOKENS = 1024
 _POLICY_READS = 3
 # Refusals that rest on the policy, and how often at most a key is read anew for one: who is over a rate asks often.
 _REREAD_FOR_S = {
@@ -63,15 +62,16 @@ async def complete(plant: Plant, exchange: Exchange, dialect: Dialect) -> None:
     walk = None
     try:
         walk = await _prepare(plant, exchange, dialect, credential, finished)
-        walk.admitted = await _admit(walk)
+        await _admit_first(walk)
     except Refusal as refusal:
         if walk is not None:
             walk.correct_window(0)
         await refuse(plant, exchange, refusal, finished)
         return
     try:
-        await _serve(walk, walk.admitted)
+        await _serve(walk)
     except Refusal as refusal:
+        walk.blame_upstream(refusal)
         walk.fail(refusal)
         await walk.settle(None, outcome=UsageRecord.Outcome.FAILED)
         await exchange.refuse(refusal)
@@ -118,17 +118,24 @@ async def _prepare(
 
 
 async def _judge(call: _Call, credential: Credential) -> Walk:
-    """The model, the size and the minute. Raises Refusal."""
+    """The models, the size and the minute. Raises Refusal."""
     plant, exchange, dialect, asked = call.plant, call.exchange, call.dialect, call.asked
-    model = authorizing.judge_model(credential, dialect=dialect, asked=asked, catalogue=plant.catalogue)
-    call.finished.model_id = model.id
-    authorizing.judge_size(credential, dialect=dialect, asked=asked, model=model)
-    price = model.price_at(exchange.started_at)
-    if price is None or not model.targets:
-        raise no_upstream(model.slug)
-    call.finished.set_price(price)
-    walk = Walk(plant, exchange, dialect, credential, call.finished, asked, model, price)
-    output = asked.output_limit or min(model.max_output_tokens, _ASSUMED_OUTPUT_TOKENS)
+    named = plant.catalogue.get(asked.model)
+    call.finished.model_id = named.id if named else None
+    first, *others = routing.candidates(
+        routing.Question(
+            credential=credential,
+            dialect=dialect,
+            asked=asked,
+            catalogue=plant.catalogue,
+            health=plant.upstreams.health,
+            at=exchange.started_at,
+            now=time.monotonic(),
+        )
+    )
+    walk = Walk(plant, exchange, dialect, credential, call.finished, asked, first, others)
+    walk.turn_to(first)
+    output = asked.output_limit or min(first.model.max_output_tokens, routing.ASSUMED_OUTPUT_TOKENS)
     walk.counted_tokens = asked.input_tokens + output * asked.choices
     walk.counted = await plant.windows.count(
         credential, tokens=walk.counted_tokens, processes=plant.teller.alive_processes
@@ -136,11 +143,30 @@ async def _judge(call: _Call, credential: Credential) -> Walk:
     return walk
 
 
-async def _admit(walk: Walk) -> Admitted:
-    """Have the teller set aside what the request may cost. Raises Refusal."""
+async def _admit_first(walk: Walk) -> None:
+    """Admit the request with its first model. Raises Refusal.
+
+    If `auto` has chosen one that cannot be paid for, one of the other tier may: that is paid from elsewhere. Dearer
+    ones of the same tier need not be asked.
+    """
+    try:
+        walk.admitted = await _admit(walk)
+    except Refusal as refusal:
+        if refusal.type != QUOTA or not routing.is_auto(walk.asked):
+            raise
+        is_premium = walk.model.is_premium
+        walk.others = [other for other in walk.others if other.model.is_premium != is_premium]
+        if not walk.others:
+            raise
+        walk.turn_to(walk.others.pop(0))
+        walk.admitted = await _admit(walk)
+
+
+async def _admit(walk: Walk, *, replaces: bool = False) -> Admitted:
+    """Have the teller set aside what the request may cost, instead of what it has set aside before. Raises Refusal."""
     plant, exchange = walk.plant, walk.exchange
     for _ in range(_POLICY_READS):
-        decision = await plant.teller.admit(_admission(walk))
+        decision = await plant.teller.admit(_admission(walk, replaces=replaces))
         match decision:
             case Admitted():
                 return decision
@@ -155,12 +181,14 @@ async def _admit(walk: Walk) -> Admitted:
         walk.credential = await plant.credentials.authenticate(
             exchange, endpoint=dialect.endpoint, is_fresh=True
         )
-        authorizing.judge_model(walk.credential, dialect=dialect, asked=asked, catalogue=plant.catalogue)
-        authorizing.judge_size(walk.credential, dialect=dialect, asked=asked, model=walk.model)
+        authorizing.judge_model(
+            walk.credential, name=walk.model.slug, param="model", catalogue=plant.catalogue
+        )
+        authorizing.judge_length(walk.credential, dialect=dialect, asked=asked)
     raise temporarily_unavailable("The key's policy is changing too fast, so it")
 
 
-def _admission(walk: Walk) -> Admission:
+def _admission(walk: Walk, *, replaces: bool) -> Admission:
     asked, credential, model = walk.asked, walk.credential, walk.model
     return Admission(
         finished=walk.finished,
@@ -178,29 +206,57 @@ def _admission(walk: Walk) -> Admission:
         requests_per_day=credential.requests_per_day,
         tokens_per_day=credential.tokens_per_day,
         at=walk.exchange.started_at,
+        replaces=replaces,
     )
 
 
-async def _serve(walk: Walk, admitted: Admitted) -> None:
-    """Call the upstream and answer. Raises Refusal while nothing has been answered yet."""
-    target, response = await walk.plant.upstreams.open(
-        walk.model,
-        dialect=walk.dialect,
-        asked=walk.asked,
-        output_limit=admitted.output_limit,
-        client_headers=walk.exchange.headers,
-    )
-    walk.finished.upstream = target.name
+async def _serve(walk: Walk) -> None:
+    """Call the upstreams and answer. Raises Refusal while nothing has been answered yet."""
+    walk.answer = await _open(walk)
+    walk.finished.upstream = walk.answer.target.name
+    response = walk.answer.response
     try:
         if walk.asked.is_streamed:
             await relay(walk, response)
         else:
-            await _answer(walk, admitted, target, response)
+            await _answer(walk, response)
     finally:
         response.close()
 
 
-async def _answer(walk: Walk, admitted: Admitted, target: Target, response: aiohttp.ClientResponse) -> None:
+async def _open(walk: Walk) -> Answer:
+    """The first answer that begins, of the model's upstreams or of the next models'. Raises Refusal: the last one's."""
+    while True:
+        output_limit = walk.admitted.output_limit if walk.admitted else 0
+        call = Call(walk.dialect, walk.asked, output_limit, walk.exchange.headers)
+        try:
+            return await walk.plant.upstreams.open(walk.candidate, call)
+        except UpstreamsFailedError as failed:
+            if not await _turn_to_next(walk):
+                raise failed.refusal from None
+
+
+async def _turn_to_next(walk: Walk) -> bool:
+    """Admit the request anew with the next model that can be had and paid for; False: there is none."""
+    failed = walk.candidate
+    while walk.others:
+        candidate = walk.others.pop(0)
+        if not authorizing.may_call(walk.credential, candidate.model):
+            continue
+        walk.turn_to(candidate)
+        try:
+            walk.admitted = await _admit(walk, replaces=True)
+        except Refusal as refusal:
+            # A decision that did not come may still be made: then to ask for another would hold twice.
+            if refusal.type != QUOTA:
+                break
+        else:
+            return True
+    walk.turn_to(failed)
+    return False
+
+
+async def _answer(walk: Walk, response: aiohttp.ClientResponse) -> None:
     """A JSON answer: read whole, metered, settled, and only then passed on as it came."""
     body = await _read(walk, response)
     walk.finished.time_to_first_token_ms = walk.exchange.elapsed_ms
@@ -216,8 +272,7 @@ async def _answer(walk: Walk, admitted: Admitted, target: Target, response: aioh
     )
     cost: Headers = [
         (b"x-tollgate-cost-usd", usd_string(walk.charged_nanousd).encode()),
-        (b"x-tollgate-held-usd", usd_string(admitted.held_nanousd).encode()),
-        (b"x-tollgate-upstream", target.name.encode()),
+        (b"x-tollgate-held-usd", usd_string(walk.admitted.held_nanousd if walk.admitted else 0).encode()),
     ]
     try:
         await walk.exchange.answer(200, body, [*walk.headers(), *cost])

@@ -14,12 +14,13 @@ from django.utils import timezone
 from accounts.models import Plan
 from billing import budgets
 from billing.models import Budget, LedgerAccount, Posting, Wallet
+from catalog.models import AUTO, Model
 from catalog.money import usd_string
 from catalog.serving import Servable
 from gateway import authorizing
 from gateway.asgi import Exchange
 from gateway.credentials import RefusedCaller
-from gateway.endpoints import served_at
+from gateway.endpoints import ENDPOINTS, served_at
 from gateway.errors import INVALID_REQUEST, Refusal, invalid_value, model_not_found
 from gateway.plant import Plant
 from gateway.reading import read
@@ -55,14 +56,44 @@ async def describe(plant: Plant, exchange: Exchange, endpoint: str, argument: st
 def _models(plant: Plant, credential: Credential, name: str) -> dict[str, Any]:
     """The models that the key may call, by their slugs; or the one of this name, whichever of its names it is."""
     at = timezone.now()
+    if name and name != AUTO:
+        model = plant.catalogue.get(name)
+        facts = model and _model(model, credential, at)
+        if not facts:
+            raise model_not_found(name)
+        return facts
+    described = [facts for model in plant.catalogue if (facts := _model(model, credential, at))]
+    automatic = _automatic([facts for facts in described if facts["kind"] == Model.Kind.CHAT])
     if not name:
-        described = (_model(model, credential, at) for model in plant.catalogue)
-        return {"object": "list", "data": [facts for facts in described if facts]}
-    model = plant.catalogue.get(name)
-    facts = model and _model(model, credential, at)
-    if not facts:
+        return {"object": "list", "data": [*automatic, *described]}
+    if not automatic:
         raise model_not_found(name)
-    return facts
+    return automatic[0]
+
+
+def _automatic(described: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The virtual model, if there is one that it could choose. What it costs is what the chosen one costs."""
+    if not described:
+        return []
+    return [
+        {
+            "id": AUTO,
+            "object": "model",
+            "created": max(facts["created"] for facts in described),
+            "owned_by": "tollgate",
+            "name": "The cheapest model that fits the request",
+            "kind": Model.Kind.CHAT.value,
+            "tier": None,
+            "context_length": max(facts["context_length"] for facts in described),
+            "max_output_tokens": max(facts["max_output_tokens"] or 0 for facts in described),
+            "supports_tools": any(facts["supports_tools"] for facts in described),
+            "supports_images": any(facts["supports_images"] for facts in described),
+            "endpoints": [
+                path for path in ENDPOINTS if any(path in facts["endpoints"] for facts in described)
+            ],
+            "pricing": None,
+        }
+    ]
 
 
 def _model(model: Servable, credential: Credential, at: dt.datetime) -> dict[str, Any] | None:

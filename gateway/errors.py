@@ -134,45 +134,45 @@ def endpoint_not_allowed(endpoint: str) -> Refusal:
     )
 
 
-def model_not_allowed(model: str) -> Refusal:
+def model_not_allowed(model: str, *, param: str = "model") -> Refusal:
     return Refusal(
         403,
         PERMISSION,
         "model_not_allowed",
         f"This API key may not call {model}. Allow the model on the key's page.",
-        param="model",
+        param=param,
     )
 
 
-def plan_upgrade_required(model: str, plan: str) -> Refusal:
+def plan_upgrade_required(model: str, plan: str, *, param: str = "model") -> Refusal:
     return Refusal(
         403,
         PERMISSION,
         "plan_upgrade_required",
         f"{model} is a premium model, which the {plan} plan does not include. Buy credits on the Billing page: "
         "the first top-up moves the account to pay-as-you-go.",
-        param="model",
+        param=param,
     )
 
 
 # --- What was asked ----------------------------------------------------------------------------------------
 
 
-def model_not_found(model: str) -> Refusal:
+def model_not_found(model: str, *, param: str = "model") -> Refusal:
     return Refusal(
         404,
         INVALID_REQUEST,
         "model_not_found",
         f"There is no model {model[:120]!r} here. GET /v1/models lists what this key may call.",
-        param="model",
+        param=param,
     )
 
 
-def not_served_here(model: str, *, endpoint: str, served_at: Iterable[str]) -> Refusal:
+def not_served_here(model: str, *, endpoint: str, served_at: Iterable[str], param: str) -> Refusal:
     """The model is of another kind, or none of its upstreams speaks the protocol. Nothing is translated."""
     others = ", ".join(f"/v1/{other}" for other in served_at)
     where = f"call it at {others}" if others else "it is served at no endpoint just now"
-    return invalid_value("model", f"{model} does not answer at /v1/{endpoint}; {where}")
+    return invalid_value(param, f"{model} does not answer at /v1/{endpoint}; {where}")
 
 
 def unknown_url(method: str, path: str) -> Refusal:
@@ -364,6 +364,18 @@ def no_upstream(model: str) -> Refusal:
         "model: GET /v1/models lists those that are served.",
         param="model",
         headers=retry_after(60_000),
+    )
+
+
+def upstreams_failing(model: str, wait_s: float) -> Refusal:
+    """Every upstream has failed so often that it is left alone for a while."""
+    return Refusal(
+        503,
+        API,
+        "temporarily_unavailable",
+        f"The upstreams of {model} have been failing, so nothing was sent to them and nothing was charged. They are "
+        f"tried again in {math.ceil(wait_s)} seconds; another model may be served.",
+        headers=retry_after(wait_s * 1000),
     )
 
 

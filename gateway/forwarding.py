@@ -1,120 +1,215 @@
-"""Stage 6: the call upstream. A retry or a fallback only before the first byte, and never to another model."""
+"""Stage 6: the call upstream. Over the upstreams of one model, and only before the first byte of an answer."""
 
 import asyncio
+import ipaddress
 import logging
-from collections.abc import Mapping
+import random
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import aiohttp
 import orjson
 from django.conf import settings
+from yarl import URL
 
-from catalog.serving import Servable, Target
+from catalog.addresses import UnsafeAddressError, judge_address
+from catalog.serving import Target, is_sandboxed
+from gateway.breaker import Attempt, Health
 from gateway.dialects.dialect import Dialect
 from gateway.errors import Refusal, upstream_error, upstream_refused, upstream_timeout
 from gateway.parsing import Asked
+from gateway.routing import Candidate, in_turn
 
 logger = logging.getLogger(__name__)
 
 _MAX_ERROR_BYTES = 64 * 1024
-_ATTEMPTS = 2
+_MAX_REASON = 200
 _OK = 200
+_REDIRECTS = range(300, 400)
+_SERVER_ERRORS = 500
 # The client's own mistakes, which only the upstream could see. Whatever else fails there is not the client's.
 _CLIENT_MISTAKES = frozenset({400, 413, 422})
+# Our key, our bill, our pace: another upstream may do better. No other 4xx is tried again.
+_OURS = frozenset({401, 402, 403, 408, 429})
+
+
+class UpstreamsFailedError(Exception):
+    """No upstream of the model has begun an answer; another model may be asked. `refusal` is the last one's."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that has begun with 200, its body unread. Whoever has it closes it, and says if it broke."""
+
+    target: Target
+    response: aiohttp.ClientResponse
+    attempt: Attempt
+
+    def broke(self, reason: str) -> None:
+        """The answer failed half-way."""
+        self.attempt.broke(time.monotonic(), reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is sent, to whichever upstream."""
+
+    dialect: Dialect
+    asked: Asked
+    output_limit: int
+    client_headers: Mapping[bytes, bytes]
 
 
 class Upstreams:
-    """The connections to all upstreams."""
+    """The connections to all upstreams, and how these have been doing."""
 
-    def __init__(self) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
-            # No cookies: one client's would be sent with another's request.
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(
-                total=settings.GATEWAY_TOTAL_TIMEOUT_S,
-                sock_connect=settings.GATEWAY_CONNECT_TIMEOUT_S,
-                sock_read=settings.GATEWAY_IDLE_TIMEOUT_S,
-            ),
-        )
+    def __init__(self, *, chance: Callable[[], float] = random.random) -> None:
+        self.health = Health()
+        self._chance = chance
+        guarded = not is_sandboxed()  # the sandbox is ours, and the only upstream there is
+        self._sessions = {
+            scheme: _session(partial(_guarded_socket, is_plain=scheme == "http") if guarded else None)
+            for scheme in ("http", "https")
+        }
 
     async def close(self) -> None:
-        await self._session.close()
+        for session in self._sessions.values():
+            await session.close()
 
-    async def open(
-        self,
-        model: Servable,
-        *,
-        dialect: Dialect,
-        asked: Asked,
-        output_limit: int,
-        client_headers: Mapping[bytes, bytes],
-    ) -> tuple[Target, aiohttp.ClientResponse]:
-        """The first good answer of the model's upstreams, its body unread. The caller closes it.
+    async def open(self, candidate: Candidate, call: Call) -> Answer:
+        """The first good answer of the candidate's upstreams.
 
-        Raises Refusal when there is none: 502, 504, or the upstream's own 4xx where the request itself is at
-        fault.
+        Raises:
+            UpstreamsFailedError: none of them began an answer.
+            Refusal: one of them did and would not serve the request; it is not tried again anywhere.
         """
-        refusal = upstream_error(model.slug, "it was not asked")
-        for attempt in range(max(_ATTEMPTS, len(model.targets))):
-            target = model.targets[attempt % len(model.targets)]
+        failure: Refusal | None = None
+        model = candidate.model.slug
+        for target in in_turn(candidate.targets, chance=self._chance):
+            attempt = self.health.begin(target.id, time.monotonic())
+            if attempt is None:
+                continue
             try:
-                response = await self._post(
-                    target,
-                    dialect.endpoint,
-                    body=dialect.outgoing(asked, target, output_limit),
-                    headers=dialect.upstream_headers(target, client_headers),
-                )
-            except aiohttp.ConnectionTimeoutError:
-                refusal = upstream_timeout(model.slug, "it could not be reached in time")
-            except TimeoutError:
-                # It may be working on it: to ask again could be to pay twice.
-                raise upstream_timeout(model.slug, "its answer did not begin in time") from None
+                response = await self._send(target, call)
+            except TimeoutError as error:
+                is_reached = not isinstance(error, aiohttp.ConnectionTimeoutError)
+                why = "its answer did not begin in time" if is_reached else "it could not be reached in time"
+                failure = upstream_timeout(model, why)
+                _note_failure(target, attempt, why)
             except (aiohttp.ClientError, OSError) as error:
-                logger.warning("upstream %s: %s", target.name, type(error).__name__)
-                refusal = upstream_error(model.slug, "the connection failed")
+                failure = upstream_error(model, "the connection failed")
+                _note_failure(target, attempt, f"the connection failed: {type(error).__name__}: {error}")
+            except BaseException:
+                attempt.abandoned()
+                raise
             else:
-                if response.status == _OK:
-                    return target, response
-                refusal = await _refusal_of(response, model, target)
-                if response.status in _CLIENT_MISTAKES:
-                    break
-        raise refusal
+                judged = await _judge(Answer(target, response, attempt), model)
+                if isinstance(judged, Answer):
+                    return judged
+                failure = judged
+        raise UpstreamsFailedError(failure or upstream_error(model, "it is left alone for a while"))
 
-    async def _post(
-        self, target: Target, path: str, *, body: bytes, headers: Mapping[str, str]
-    ) -> aiohttp.ClientResponse:
+    async def _send(self, target: Target, call: Call) -> aiohttp.ClientResponse:
+        """Post the request. A connection that fails before any byte came is tried once more."""
+        url = _url(target.base_url, call.dialect.endpoint)
+        body = call.dialect.outgoing(call.asked, target, call.output_limit)
+        headers = call.dialect.upstream_headers(target, call.client_headers)
+        try:
+            return await self._post(url, body, headers)
+        except TimeoutError:
+            raise
+        except (aiohttp.ClientConnectionError, OSError):
+            return await self._post(url, body, headers)
+
+    async def _post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         async with asyncio.timeout(settings.GATEWAY_FIRST_BYTE_TIMEOUT_S):
-            return await self._session.post(
-                f"{target.base_url}/{path}",
-                data=body,
-                headers=headers,
-                allow_redirects=False,
+            return await self._sessions[url.scheme].post(
+                url, data=body, headers=headers, allow_redirects=False
             )
 
 
-async def _refusal_of(response: aiohttp.ClientResponse, model: Servable, target: Target) -> Refusal:
-    """What the client hears of an answer other than 200."""
+def _session(socket_factory: Callable[[Any], socket.socket] | None) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, socket_factory=socket_factory),
+        # No cookies: one client's would be sent with another's request.
+        cookie_jar=aiohttp.DummyCookieJar(),
+        # What comes compressed all the same is never inflated: a small answer could become a very large one.
+        headers={"accept-encoding": "identity"},
+        auto_decompress=False,
+        timeout=aiohttp.ClientTimeout(
+            total=settings.GATEWAY_TOTAL_TIMEOUT_S,
+            sock_connect=settings.GATEWAY_CONNECT_TIMEOUT_S,
+            sock_read=settings.GATEWAY_IDLE_TIMEOUT_S,
+        ),
+    )
+
+
+def _guarded_socket(addr_info: Any, *, is_plain: bool) -> socket.socket:
+    """A socket for an address, once a name has been resolved to it. Raises OSError where we do not connect."""
+    family, kind, protocol, _name, address = addr_info
+    try:
+        judge_address(ipaddress.ip_address(str(address[0]).partition("%")[0]), is_plain=is_plain)
+    except UnsafeAddressError as error:
+        raise PermissionError(str(error)) from error
+    return socket.socket(family, kind, protocol)
+
+
+@lru_cache(maxsize=1024)
+def _url(base_url: str, path: str) -> URL:
+    """Made once: to parse an address costs more than to look it up."""
+    return URL(f"{base_url}/{path}")
+
+
+async def _judge(answer: Answer, model: str) -> Answer | Refusal:
+    """The answer if it is one; the refusal if another upstream may be asked. Raises Refusal where none may."""
+    response, attempt, target = answer.response, answer.attempt, answer.target
+    status, encoding = response.status, response.headers.get("content-encoding", "identity")
+    if status == _OK and encoding.strip().lower() == "identity":
+        attempt.succeeded(time.monotonic())
+        return answer
+    if status in _CLIENT_MISTAKES:
+        attempt.succeeded(time.monotonic())
+        raise await _client_mistake(response, target)
+    response.close()
+    why = f"it answered {status}" if status != _OK else "its answer is compressed, which was not asked for"
+    _note_failure(target, attempt, why)
+    refusal = upstream_error(model, why)
+    if status >= _SERVER_ERRORS or status in _OURS or status in _REDIRECTS:
+        return refusal
+    raise refusal
+
+
+def _note_failure(target: Target, attempt: Attempt, reason: str) -> None:
+    reason = reason[:_MAX_REASON]
+    attempt.failed(time.monotonic(), reason)
+    logger.warning("upstream %s: %s", target.id, reason)
+
+
+async def _client_mistake(response: aiohttp.ClientResponse, target: Target) -> Refusal:
+    """The upstream's own words on what is wrong with the request."""
     try:
         body = await response.content.read(_MAX_ERROR_BYTES)
     except (aiohttp.ClientError, TimeoutError, OSError):
         body = b""
     finally:
         response.close()
-    if response.status in _CLIENT_MISTAKES:
-        error = _error_in(body)
-        message = str(error.get("message") or "The upstream refused the request.").replace(
-            target.api_key, "…"
-        )
-        code, param = error.get("code"), error.get("param")
-        return upstream_refused(
-            response.status,
-            message=message[:500],
-            code=str(code)[:40] if code else None,
-            param=str(param)[:80] if param else None,
-        )
-    logger.warning("upstream %s answered %d for %s", target.name, response.status, model.slug)
-    return upstream_error(model.slug, f"it answered {response.status}")
+    error = _error_in(body)
+    message = str(error.get("message") or "The upstream refused the request.").replace(target.api_key, "…")
+    code, param = error.get("code"), error.get("param")
+    return upstream_refused(
+        response.status,
+        message=message[:500],
+        code=str(code)[:40] if code else None,
+        param=str(param)[:80] if param else None,
+    )
 
 
 def _error_in(body: bytes) -> dict[str, Any]:

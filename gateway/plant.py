@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import logging
+import time
 import uuid
 
 from django.conf import settings
+from django.utils import timezone
 from uuid_utils.compat import uuid7
 
 from catalog import serving
@@ -31,6 +33,7 @@ class Plant:
         self.windows = Windows()
         self.teller = Teller(process_id=process_id, journal=journal)
         self.upstreams = Upstreams()
+        self.teller.health = self._describe_upstreams
         self.catalogue = Catalogue()
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -50,6 +53,10 @@ class Plant:
         await self.windows.close()
         await self.upstreams.close()
 
+    def _describe_upstreams(self) -> object:
+        """What the heartbeat says of the upstreams."""
+        return self.upstreams.health.described(time.monotonic(), timezone.now())
+
     async def _keep_fresh(self) -> None:
         while True:
             await asyncio.sleep(settings.GATEWAY_CATALOGUE_EVERY_S)
@@ -58,6 +65,7 @@ class Plant:
     async def _refresh(self) -> None:
         try:
             self.catalogue = await read(serving.load)
+            self.upstreams.health.keep_only(target.id for model in self.catalogue for target in model.targets)
         except Refusal:
             logger.warning("the catalogue could not be read; the last one stays in force")
         except Exception:

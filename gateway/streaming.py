@@ -88,6 +88,7 @@ async def relay(walk: Walk, response: aiohttp.ClientResponse) -> None:
         if upstream.failure is None:
             await _finish(walk, client, upstream.meter)
         else:
+            walk.blame_upstream(upstream.failure)
             await _break_off(walk, client, upstream.meter, upstream.failure)
     except asyncio.CancelledError:
         shutdown = upstream_error(walk.model.slug, "this gateway is shutting down")
@@ -143,7 +144,6 @@ class _Client:
                 (b"content-type", b"text/event-stream; charset=utf-8"),
                 (b"cache-control", b"no-cache"),
                 (b"x-accel-buffering", b"no"),
-                (b"x-tollgate-upstream", self._walk.finished.upstream.encode()),
                 *self._walk.headers(),
             ],
         )

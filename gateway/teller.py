@@ -10,9 +10,11 @@ import asyncio
 import logging
 import uuid
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from django.conf import settings
 
 from gateway.errors import temporarily_unavailable
@@ -38,8 +40,8 @@ _LOOK_S = 0.1
 _ADMIT_TIMEOUT_S = 1.8
 _SETTLE_TIMEOUT_S = 2.5
 _BEAT = """
-    INSERT INTO billing_gatewayprocess (id, started_at, heartbeat_at) VALUES ($1, now(), now())
-    ON CONFLICT (id) DO UPDATE SET heartbeat_at = now()
+    INSERT INTO billing_gatewayprocess (id, started_at, heartbeat_at, upstreams) VALUES ($1, now(), now(), $2)
+    ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), upstreams = excluded.upstreams
 """
 _ALIVE = "SELECT count(*) FROM billing_gatewayprocess WHERE heartbeat_at > now() - interval '15 seconds'"
 _STATEMENTS = (batches.OPEN, batches.WRITE, recording.INSERT, _BEAT, _ALIVE)
@@ -72,6 +74,8 @@ class Teller:
     def __init__(self, *, process_id: uuid.UUID, journal: Journal) -> None:
         self.process_id = process_id
         self.alive_processes = settings.GATEWAY_PROCESSES
+        # What each beat says of the upstreams, as JSON.
+        self.health: Callable[[], object] = dict
         self._journal = journal
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Item] = deque()
@@ -269,7 +273,9 @@ class Teller:
             pipe.close()
 
     async def _beat(self, pipe: PostgresPipe) -> None:
-        (alive,) = await pipe.commit(Call(_BEAT, [str(self.process_id)]), Call(_ALIVE, []))
+        (alive,) = await pipe.commit(
+            Call(_BEAT, [str(self.process_id), orjson.dumps(self.health()).decode()]), Call(_ALIVE, [])
+        )
         self.alive_processes = max(int(alive), 1)
         self._beat_at = self._loop.time() + _HEARTBEAT_S
 

@@ -9,9 +9,11 @@ from catalog.serving import Servable
 from gateway.asgi import Exchange, Headers
 from gateway.dialects.dialect import Dialect
 from gateway.errors import Refusal
+from gateway.forwarding import Answer
 from gateway.metering import Usage
 from gateway.parsing import Asked
 from gateway.plant import Plant
+from gateway.routing import Candidate
 from gateway.windows import Counted
 from keys.authenticating import Credential
 from usage.admission import Admitted
@@ -29,12 +31,28 @@ class Walk:
     credential: Credential
     finished: FinishedRequest
     asked: Asked
-    model: Servable
-    price: TokenPrice
+    candidate: Candidate
+    # The models to turn to if no upstream of this one begins an answer.
+    others: list[Candidate]
+    answer: Answer | None = None
     counted: Counted | None = None
     counted_tokens: int = 0
     admitted: Admitted | None = None
     is_settled: bool = False
+
+    @property
+    def model(self) -> Servable:
+        return self.candidate.model
+
+    @property
+    def price(self) -> TokenPrice:
+        return self.candidate.price
+
+    def turn_to(self, candidate: Candidate) -> None:
+        """Let this model serve the request: the receipt has its name and its price."""
+        self.candidate = candidate
+        self.finished.model_id = candidate.model.id
+        self.finished.set_price(candidate.price)
 
     async def settle(self, usage: Usage | None, *, outcome: str = UsageRecord.Outcome.COMPLETED) -> None:
         """End the request at what it used; None: it produced nothing. Then it is committed, or in the journal."""
@@ -67,6 +85,11 @@ class Walk:
             return self.finished.charged_nanousd
         return self.finished.expected_cost_nanousd()
 
+    def blame_upstream(self, refusal: Refusal) -> None:
+        """Count against the upstream that its answer failed half-way."""
+        if self.answer is not None:
+            self.answer.broke(refusal.message)
+
     def fail(self, refusal: Refusal) -> None:
         """Note on the record how the request failed."""
         self.finished.status = refusal.status
@@ -74,4 +97,13 @@ class Walk:
         self.finished.error_message = refusal.message
 
     def headers(self) -> Headers:
-        return self.counted.headers() if self.counted else []
+        """What limits the key, and, once there is an answer, who gave it."""
+        headers = self.counted.headers() if self.counted else []
+        if self.answer is None:
+            return headers
+        served_by = self.answer.target.name.encode()
+        return [
+            *headers,
+            (b"x-tollgate-model", self.model.slug.encode()),
+            (b"x-tollgate-upstream", served_by),
+        ]

@@ -95,6 +95,7 @@ _OPERATOR = [
     "/admin/keys/apikey/",
     "/admin/keys/apikey/{key}/change/",
     "/admin/billing/topup/",
+    "/admin/billing/gatewayprocess/",
     "/admin/billing/ledgertransaction/",
     "/admin/billing/wallet/{account}/grant/",
     "/admin/usage/usagerecord/",

@@ -40,7 +40,7 @@ class RawUpstream:
         self._pieces = (HEAD % (b"application/json", declared), *pieces)
         self._end = end
 
-    def says(self, *pieces: bytes, end: str = "close") -> None:
+    def says(self, *pieces: bytes | Callable[[], object], end: str = "close") -> None:
         """From now on answer with these bytes, the status line among them."""
         self._pieces = pieces
         self._end = end

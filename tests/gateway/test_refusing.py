@@ -137,7 +137,10 @@ def test_a_model_that_is_not_allowed_is_refused_and_not_listed(stage: Stage) -> 
     issued = make_key(stage.account(), allowed_models=[other.slug])
 
     refused(stage.post(issued.secret, chat(model)), 403, "model_not_allowed", type=PERMISSION, param="model")
-    assert [listed["id"] for listed in stage.get("models", issued.secret).json()["data"]] == [other.slug]
+    assert [listed["id"] for listed in stage.get("models", issued.secret).json()["data"]] == [
+        "auto",
+        other.slug,
+    ]
     refused(
         stage.get(f"models/{model.slug}", issued.secret), 404, "model_not_found", type=INVALID, param="model"
     )
