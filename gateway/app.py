@@ -13,6 +13,7 @@ from gateway.dialects.embeddings import Embeddings
 from gateway.dialects.messages import Messages
 from gateway.dialects.responses import Responses
 from gateway.errors import Refusal, method_not_allowed, temporarily_unavailable, unknown_url
+from gateway.naming import served_now
 from gateway.plant import Plant
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Gateway:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _serve(self, exchange: Exchange) -> None:
+        served_now.set(exchange.id)
         try:
             await self._route(exchange)
         except Refusal as refusal:

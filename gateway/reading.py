@@ -1,6 +1,7 @@
 """Reading the database without stopping the event loop: ORM queries in a few threads of their own."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
@@ -8,6 +9,8 @@ from typing import ParamSpec, TypeVar
 from django.db import Error, connection
 
 from gateway.errors import temporarily_unavailable
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,5 +33,6 @@ async def read(query: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     try:
         async with asyncio.timeout(_TIMEOUT_S):
             return await asyncio.get_running_loop().run_in_executor(_threads, run)
-    except (TimeoutError, Error):
+    except (TimeoutError, Error) as error:
+        logger.warning("the database could not be read: %s", type(error).__name__)
         raise temporarily_unavailable("The database") from None

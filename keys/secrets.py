@@ -29,6 +29,7 @@ _CHECKSUM_CHARACTERS = 6
 _SHOWN_CHARACTERS = 4
 _MINIMUM_PEPPER_BYTES = 32
 _ANYTHING_LIKE_IT = re.compile(r"tg_(?:live|test)_[0-9A-Za-z]+")
+_LONG_RUN = re.compile(r"[0-9A-Za-z]{32,}")
 _FORM = re.compile(r"tg_(?:live|test)_[0-9A-Za-z]{38}")
 
 
@@ -102,5 +103,16 @@ def _parsed(peppers: tuple[str, ...]) -> tuple[tuple[int, bytes], ...]:
 
 
 def masked(text: str) -> str:
-    """The text without anything that looks like a secret: what others wrote may be repeated, a secret never."""
-    return _ANYTHING_LIKE_IT.sub("tg_…", text) if "tg_" in text else text
+    """The text without anything that looks like a secret: what others wrote may be repeated, a secret never.
+
+    Also without what may be one whose beginning is mistyped or cut off: random characters of all three kinds.
+    """
+    if "tg_" in text:
+        text = _ANYTHING_LIKE_IT.sub("tg_…", text)
+    return text if len(text) < _RANDOM_CHARACTERS else _LONG_RUN.sub(_masked_if_random, text)
+
+
+def _masked_if_random(run: re.Match[str]) -> str:
+    kinds = (str.islower, str.isupper, str.isdigit)
+    is_random = all(any(map(is_kind, run.group())) for is_kind in kinds)
+    return "…" if is_random else run.group()

@@ -114,3 +114,17 @@ def test_pages_show_the_beginning_and_the_end() -> None:
     secret = secrets.generate(live=True)
     assert secrets.start_of(secret) == secret[:12]
     assert secrets.end_of(secret) == secret[-4:]
+
+
+def test_a_secret_is_masked_in_any_text_also_if_its_beginning_is_mistyped() -> None:
+    secret = secrets.generate(live=True)
+
+    for typed in (secret, secret[:-1], f"x{secret}y", secret[1:], secret[8:], "TG" + secret[2:], secret[:20]):
+        assert secret[10:20] not in secrets.masked(f"the model {typed!r} is unknown")
+
+
+@pytest.mark.parametrize(
+    "text", ["gpt-oss-120b", "a" * 64, "0123456789abcdef" * 4, "a model of mine", "CamelCase9" * 3]
+)
+def test_other_words_are_not_masked(text: str) -> None:
+    assert secrets.masked(text) == text
