@@ -17,8 +17,8 @@ from bench.parts.measuring import Cell, Surroundings, Target, measure
 from bench.parts.requesting import body
 
 _CONCURRENCY = 64
-# Long enough for every key to have been looked up once by every process.
-_WARM_UP_S = 4.0
+# So often does every key come up before anything is measured, to have been looked up once by every process.
+_TURNS_TO_WARM_UP = 5
 
 _SECTION = """\
 ## How it scales
@@ -54,7 +54,7 @@ def main() -> None:
         }
         cells = [(number, accounts) for number in options.processes for accounts in options.accounts]
         for cell in cells:
-            _measure(installations, cell, seconds=0.1, warm_up_s=0.1 if options.quick else _WARM_UP_S)
+            _measure(installations, cell, requests=max(_CONCURRENCY, _TURNS_TO_WARM_UP * cell[1]))
         for done in range(options.rounds):
             others_busy.append(processes.busy_share(1.0))
             order = random.sample(cells, len(cells))
@@ -87,19 +87,16 @@ def _options() -> argparse.Namespace:
     return page.read(parser, rounds=1, seconds=0.5, accounts=[1, 10])
 
 
-def _measure(
-    installations: dict[int, Installation], cell: tuple[int, int], *, seconds: float, warm_up_s: float = 0.3
-) -> Cell:
+def _measure(installations: dict[int, Installation], cell: tuple[int, int], **how: float) -> Cell:
+    """One cell, for so many `seconds` or `requests`."""
     number, accounts = cell
     own = installations[number]
-    name = f"{number} processes, {accounts} accounts"
     return measure(
-        Target(name, own.url, own.keys[:accounts], tuple(own.web_pids)),
+        Target(f"{number} processes, {accounts} accounts", own.url, own.keys[:accounts], tuple(own.web_pids)),
         Surroundings(own.sandbox_pid, os.sched_getaffinity(0)),
         body=body(is_streamed=False),
         concurrency=_CONCURRENCY,
-        seconds=seconds,
-        warm_up_s=warm_up_s,
+        **how,
     )
 
 

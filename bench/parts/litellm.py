@@ -64,12 +64,27 @@ def install(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     python = str(programs / "python")
-    _run([sys.executable, "-m", "venv", str(folder)], patience_s=_INSTALL_PATIENCE_S)
-    uv = shutil.which("uv")
-    installer = [uv, "pip", "install", "--python", python] if uv else [python, "-m", "pip", "install"]
+    if uv := _find_uv():
+        make, installer = (
+            [uv, "venv", "-q", "--python", sys.executable],
+            [uv, "pip", "install", "--python", python],
+        )
+    else:
+        make, installer = [sys.executable, "-m", "venv"], [python, "-m", "pip", "install"]
+    _run([*make, str(folder)], patience_s=_INSTALL_PATIENCE_S)
     _run([*installer, "-q", "--require-hashes", "-r", str(LOCK_FILE)], patience_s=_INSTALL_PATIENCE_S)
     stamp.write_text(wanted)
     return programs
+
+
+def _find_uv() -> str | None:
+    """A uv that runs. One that pyenv only pretends to have is none."""
+    uv = shutil.which("uv")
+    try:
+        _run([uv or "uv", "--version"], patience_s=_INSTALL_PATIENCE_S)
+    except Unavailable:
+        return None
+    return uv
 
 
 @contextlib.contextmanager

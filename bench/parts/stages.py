@@ -35,6 +35,8 @@ _MEANINGS = {
     "forwarding": "the call of the upstream, with aiohttp",
     "streaming": "events from the upstream to the client",
     "dialects": "what differs between the APIs of OpenAI and Anthropic",
+    "`gateway.asgi`": "the request as it comes in, the answer as it goes out",
+    "`gateway.completing`": "the walk from stage to stage",
     "metering": "usage and output, read from answers",
 }
 _OURS = ("accounts", "billing", "catalog", "config", "gateway", "keys", "usage")
