@@ -1,6 +1,7 @@
 """Stage 6: the call upstream. Over the upstreams of one model, and only before the first byte of an answer."""
 
 import asyncio
+import errno
 import ipaddress
 import logging
 import random
@@ -158,7 +159,7 @@ def _guarded_socket(addr_info: Any, *, is_plain: bool) -> socket.socket:
     try:
         judge_address(ipaddress.ip_address(str(address[0]).partition("%")[0]), is_plain=is_plain)
     except UnsafeAddressError as error:
-        raise PermissionError(str(error)) from error
+        raise PermissionError(errno.EACCES, str(error)) from error
     return socket.socket(family, kind, protocol)
 
 

@@ -15,14 +15,14 @@ _NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class RawUpstream:
-    """One answer for whoever asks, on a port of its own; `asked` counts the requests."""
+    """One answer for whoever asks, on a port of its own; `connections` and `asked` count what came."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._pieces: Sequence[bytes | Callable[[], object]] = ()
         self._end = "close"
         self._is_over = threading.Event()
-        self.asked = 0
+        self.connections = self.asked = 0
         threading.Thread(target=self._accept, name="raw upstream", daemon=True).start()
 
     @property
@@ -55,6 +55,7 @@ class RawUpstream:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            self.connections += 1
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:

@@ -1,0 +1,91 @@
+"""Where the gateway connects: judged for the address of each connection, whatever a name has been resolved to."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pytest_django import Settings
+
+from catalog.models import Protocol
+from catalog.pricing import TokenPrice
+from catalog.serving import Servable, Target
+from gateway.dialects.chat import Chat
+from gateway.forwarding import Answer, Call, Upstreams, UpstreamsFailedError
+from gateway.routing import Candidate
+from tests.factories import now
+from tests.gateway import raw_upstream
+from tests.gateway.raw_upstream import RawUpstream
+from tests.gateway.routes import completion
+
+
+@pytest.fixture
+def upstream() -> Iterator[RawUpstream]:
+    with raw_upstream.running() as running:
+        running.answers(completion())
+        yield running
+
+
+def call(base_url: str) -> Answer | str:
+    """The answer of an upstream there, or why there was none."""
+    price = TokenPrice(input_micro=1, output_micro=1, cached_input_micro=1)
+    target = Target("a/m", "a", base_url, "key", "m", "max_tokens", frozenset(Protocol.values))
+    facts: dict[str, Any] = {"is_premium": False, "context_window": 100, "max_output_tokens": 10}
+    model = Servable(
+        id=1,
+        slug="m",
+        name="m",
+        provider="a",
+        kind="chat",
+        supports_tools=True,
+        supports_images=True,
+        created_at=now(),
+        price_starts=(now(),),
+        prices=(price,),
+        targets=(target,),
+        **facts,
+    )
+
+    async def run() -> Answer | str:
+        upstreams = Upstreams()
+        asked = Chat().parse(b'{"model": "m", "messages": [{"role": "user", "content": "Hi"}]}')
+        try:
+            answer = await upstreams.open(Candidate(model, price, (target,)), Call(Chat(), asked, 5, {}))
+            answer.response.close()
+        except UpstreamsFailedError:
+            return str(upstreams.health.described(0.0, now())["a/m"]["last_error"])
+        finally:
+            await upstreams.close()
+        return answer
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::ffff:127.0.0.1]", "2130706433", "127.1"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_no_connection_is_made_to_a_private_address(
+    settings: Settings, upstream: RawUpstream, host: str, scheme: str
+) -> None:
+    settings.SANDBOX_UPSTREAM_URL = ""
+    settings.UPSTREAM_PRIVATE_NETWORKS = ["10.0.0.0/8"]
+
+    why = call(upstream.url.replace("http://127.0.0.1", f"{scheme}://{host}"))
+
+    assert isinstance(why, str)
+    assert "not a public address" in why or "plain http" in why or "canonical" in why
+    assert upstream.connections == 0
+
+
+def test_a_network_of_the_operators_own_is_reached(settings: Settings, upstream: RawUpstream) -> None:
+    settings.SANDBOX_UPSTREAM_URL = ""
+    settings.UPSTREAM_PRIVATE_NETWORKS = ["127.0.0.0/8"]
+
+    assert isinstance(call(upstream.url), Answer)
+    assert isinstance(call(upstream.url.replace("127.0.0.1", "localhost")), Answer)
+
+
+def test_the_sandbox_is_reached_wherever_it_is(settings: Settings, upstream: RawUpstream) -> None:
+    settings.SANDBOX_UPSTREAM_URL = upstream.url
+    settings.UPSTREAM_PRIVATE_NETWORKS = []
+
+    assert isinstance(call(upstream.url), Answer)
