@@ -1,5 +1,6 @@
-"""How much input a body carries: the characters that a plan counts, and what an image weighs."""
+"""How much input a body carries: the characters that a plan counts, and what its images come to."""
 
+from dataclasses import dataclass
 from typing import Any
 
 # What one image is at most counted as by the models there are: the hold must cover it, however few bytes it has.
@@ -22,11 +23,29 @@ def characters_of(document: dict[str, Any]) -> int:
     return sum(_characters(value) for name, value in document.items() if name not in _CONTROLS)
 
 
-def image_tokens(source: object) -> int:
-    """The tokens that an image may be counted as beyond the bytes that it has in the body."""
-    if isinstance(source, str) and source[:5].lower() == "data:":
-        return max(IMAGE_TOKENS - len(source), 0)
-    return IMAGE_TOKENS
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What an image in the input adds to what its own letters count as."""
+
+    most_tokens: int
+    characters: int
+
+
+def image(source: object) -> Image:
+    """An image as an address, or as data in the body: however long either is, the model sees one image."""
+    letters = len(source) if isinstance(source, str) else 0
+    return Image(_beyond(source), _IMAGE_CHARACTERS - letters)
+
+
+def file(source: object) -> Image:
+    """A file as data in the body: it may have more pages than an image, so its own letters count too."""
+    return Image(_beyond(source), 0)
+
+
+def _beyond(source: object) -> int:
+    """The tokens that it may be counted as beyond the bytes it has in the body. An address says nothing of its size."""
+    is_data = isinstance(source, str) and not source[:8].lower().startswith(("http:", "https:"))
+    return max(IMAGE_TOKENS - len(source), 0) if isinstance(source, str) and is_data else IMAGE_TOKENS
 
 
 def _characters(value: object) -> int:

@@ -22,6 +22,7 @@ from gateway.metering import Usage
 from gateway.parsing import Asked, boolean, models_of
 from gateway.sse import data_of, event_of
 from gateway.strict_json import parse_object
+from gateway.weighing import Image
 
 _MAX_CHOICES = 128
 _LIMITS = ("max_completion_tokens", "max_tokens")
@@ -84,7 +85,7 @@ class Chat(Dialect):
         messages = document.get("messages")
         if not isinstance(messages, list) or not messages:
             raise invalid_value("messages", "it must be a list with at least one message")
-        images = [size for index, message in enumerate(messages) for size in _images_of(message, index)]
+        images = [image for index, message in enumerate(messages) for image in _images_of(message, index)]
         fields.judge(document, _FIELDS)
         judge_tools(document.get("tools") or [], is_allowed=_TOOLS.__contains__, at="tools")
         is_streamed = boolean(document, "stream")
@@ -95,8 +96,8 @@ class Chat(Dialect):
             wants_usage=self.wants_usage(document, is_streamed=is_streamed),
             output_limit=_output_limit(document),
             choices=document.get("n") or 1,
-            most_input_tokens=len(body) + sum(images),
-            input_characters=weighing.characters_of(document),
+            most_input_tokens=len(body) + sum(image.most_tokens for image in images),
+            input_characters=weighing.characters_of(document) + sum(image.characters for image in images),
             uses_tools=bool(document.get("tools") or document.get("functions")),
             has_images=bool(images),
         )
@@ -237,8 +238,8 @@ def _output_limit(document: dict[str, Any]) -> int | None:
     return limit
 
 
-def _images_of(message: object, index: int) -> list[int]:
-    """What each image of a message weighs beyond its bytes, in tokens. Raises Refusal for what is no message."""
+def _images_of(message: object, index: int) -> list[Image]:
+    """The images and files of a message. Raises Refusal for what is no message."""
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise invalid_value(f"messages[{index}]", "a message is an object with a `role`")
     if message.get("audio") is not None:
@@ -249,13 +250,13 @@ def _images_of(message: object, index: int) -> list[int]:
     if not isinstance(content, list):
         raise invalid_value(f"messages[{index}].content", "it must be a string or a list of parts")
     return [
-        size
+        image
         for number, part in enumerate(content)
-        for size in _image_of(part, f"messages[{index}].content[{number}]")
+        for image in _image_of(part, f"messages[{index}].content[{number}]")
     ]
 
 
-def _image_of(part: object, at: str) -> list[int]:
+def _image_of(part: object, at: str) -> list[Image]:
     if not isinstance(part, dict) or not isinstance(part.get("type"), str):
         raise invalid_value(at, "a part is an object with a `type`")
     kind = part["type"]
@@ -263,9 +264,9 @@ def _image_of(part: object, at: str) -> list[int]:
         raise invalid_value(at, _PARTS[kind])
     inner = part.get(kind)
     if kind == "image_url":
-        return [weighing.image_tokens(inner.get("url") if isinstance(inner, dict) else inner)]
+        return [weighing.image(inner.get("url") if isinstance(inner, dict) else inner)]
     if kind == "file":
         if not isinstance(inner, dict) or not isinstance(inner.get("file_data"), str) or "file_id" in inner:
             raise invalid_value(f"{at}.file", f"send it as `file_data`; as to `file_id`: {STORED}")
-        return [weighing.image_tokens(inner["file_data"])]
+        return [weighing.file(inner["file_data"])]
     return []

@@ -17,6 +17,7 @@ from gateway.metering import Usage
 from gateway.parsing import Asked, boolean, models_of
 from gateway.sse import data_of, named_event_of
 from gateway.strict_json import parse_object
+from gateway.weighing import Image
 
 _VERSION = "2023-06-01"
 _PASSED_HEADERS = ("anthropic-version", "anthropic-beta")
@@ -52,6 +53,10 @@ _FIELDS: dict[str, fields.Judge] = {
 # The same of the content, by the type of a block, and by the type of its source.
 _BLOCKS = {"container_upload": STORED, "mcp_tool_use": UNBOUNDED, "mcp_tool_result": UNBOUNDED}
 _SOURCES = {"file": STORED}
+# Where the payload of an image or a document stands, by the type of its source.
+_PAYLOADS = {"url": "url", "base64": "data"}
+# What is the client's own JSON, or a schema of it, and is read as text.
+_NOT_BLOCKS = frozenset({"input", "input_schema"})
 _NO_DELTA: dict[str, Any] = {
     "type": "message_delta",
     "delta": {"stop_reason": None, "stop_sequence": None},
@@ -97,8 +102,8 @@ class Messages(Dialect):
             wants_usage=True,
             output_limit=document["max_tokens"],
             choices=1,
-            most_input_tokens=len(body) + sum(images),
-            input_characters=weighing.characters_of(document),
+            most_input_tokens=len(body) + sum(image.most_tokens for image in images),
+            input_characters=weighing.characters_of(document) + sum(image.characters for image in images),
             uses_tools=bool(tools),
             has_images=bool(images),
         )
@@ -260,10 +265,10 @@ def _judge_content(content: object, at: str) -> None:
             raise invalid_value(f"{at}[{index}]", "a block is an object with a `type`")
 
 
-def _judge_blocks(value: object, at: str) -> list[int]:
-    """What each image and document weighs beyond its bytes, in tokens. Raises Refusal."""
-    images = []
-    for name, block in objects_in(value, at):
+def _judge_blocks(value: object, at: str) -> list[Image]:
+    """The images and documents among the blocks. Raises Refusal."""
+    images: list[Image] = []
+    for name, block in objects_in(value, at, skipped=_NOT_BLOCKS):
         kind, source, definition = block.get("type"), block.get("source"), block.get("definition")
         if isinstance(kind, str) and kind in _BLOCKS:
             raise invalid_value(name, _BLOCKS[kind])
@@ -271,14 +276,15 @@ def _judge_blocks(value: object, at: str) -> list[int]:
             _judge_tools([definition], f"{name}.definition")
         if isinstance(source, dict) and kind in ("image", "document"):
             origin = source.get("type")
-            if isinstance(origin, str) and origin in _SOURCES:
+            if not isinstance(origin, str):
+                raise invalid_value(f"{name}.source", "a source is an object with a `type`")
+            if origin in _SOURCES:
                 raise invalid_value(f"{name}.source", _SOURCES[origin])
             if kind == "document" and origin == "url":
                 raise invalid_value(f"{name}.source", UNBOUNDED)
-            if origin == "url":
-                images.append(weighing.IMAGE_TOKENS)
-            elif origin == "base64":
-                images.append(weighing.image_tokens(f"data:{source.get('data')}"))
+            if origin in _PAYLOADS:
+                payload = source.get(_PAYLOADS[origin])
+                images.append(weighing.image(payload) if kind == "image" else weighing.file(payload))
     return images
 
 

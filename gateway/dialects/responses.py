@@ -22,6 +22,7 @@ from gateway.metering import Usage
 from gateway.parsing import Asked, boolean, models_of
 from gateway.sse import data_of, named_event_of
 from gateway.strict_json import parse_object
+from gateway.weighing import Image
 
 # Tools that the client runs itself, or that only choose among its own.
 _TOOLS = frozenset(
@@ -66,12 +67,10 @@ _FIELDS: dict[str, fields.Judge] = {
 _INSIDE = {"file_id": STORED, "file_url": UNBOUNDED, "container_id": STORED}
 _TYPES = {"item_reference": STORED, "input_audio": OTHER_PRICE}
 # Where the payload of an image or a file stands, by the type of the part that carries it.
-_PAYLOADS = {
-    "input_image": "image_url",
-    "computer_screenshot": "image_url",
-    "input_file": "file_data",
-    "image_generation_call": "result",
-}
+_IMAGES = {"input_image": "image_url", "computer_screenshot": "image_url", "image_generation_call": "result"}
+_FILES = {"input_file": "file_data"}
+# What is the client's own JSON, or a schema of it, and is read as text.
+_NOT_PARTS = frozenset({"tools", "arguments", "action"})
 # What of an output item the model wrote.
 _WRITTEN = ("content", "summary", "name", "arguments", "input", "action", "operation")
 _ENDS = frozenset({"response.completed", "response.incomplete"})
@@ -98,8 +97,8 @@ class Responses(Dialect):
             wants_usage=True,
             output_limit=document.get("max_output_tokens"),
             choices=1,
-            most_input_tokens=len(body) + sum(images),
-            input_characters=weighing.characters_of(document),
+            most_input_tokens=len(body) + sum(image.most_tokens for image in images),
+            input_characters=weighing.characters_of(document) + sum(image.characters for image in images),
             uses_tools=bool(tools),
             has_images=bool(images),
         )
@@ -203,24 +202,26 @@ def _usage_object(usage: Usage) -> dict[str, Any]:
     }
 
 
-def _judge_items(items: list[Any]) -> list[int]:
-    """What each image and file of the input weighs beyond its bytes, in tokens. Raises Refusal."""
+def _judge_items(items: list[Any]) -> list[Image]:
+    """The images and files of the input. Raises Refusal."""
     for index, item in enumerate(items):
         # An item with neither is a reference by its id, whatever else it calls itself.
         if not isinstance(item, dict) or not isinstance(item.get("type") or item.get("role"), str):
             raise invalid_value(f"input[{index}]", "an item is an object with a `type` or a `role`")
-        if item.get("type") == "additional_tools":
-            _judge_tools(item.get("tools"), f"input[{index}].tools")
-    images = []
-    for at, part in objects_in(items, "input"):
+        if item.get("tools") is not None:  # the input may bring some along
+            _judge_tools(item["tools"], f"input[{index}].tools")
+    images: list[Image] = []
+    for at, part in objects_in(items, "input", skipped=_NOT_PARTS):
         kind = part.get("type")
         for name, why in _INSIDE.items():
             if isinstance(part.get(name), str):
                 raise invalid_value(f"{at}.{name}", why)
         if isinstance(kind, str) and kind in _TYPES:
             raise invalid_value(at, _TYPES[kind])
-        if isinstance(kind, str) and kind in _PAYLOADS:
-            images.append(weighing.image_tokens(part.get(_PAYLOADS[kind])))
+        if isinstance(kind, str) and kind in _IMAGES:
+            images.append(weighing.image(part.get(_IMAGES[kind])))
+        if isinstance(kind, str) and kind in _FILES:
+            images.append(weighing.file(part.get(_FILES[kind])))
     return images
 
 

@@ -4,7 +4,7 @@ So nothing that is stored at the upstream is within reach (another account may h
 that it bills apart from tokens, or at another price of tokens, can be asked for.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from gateway import fields
@@ -38,13 +38,16 @@ def judge_tools(tools: list[Any], *, is_allowed: Callable[[str], object], at: st
             raise invalid_value(f"{name}.type", f"{kind[:40]!r} is run by the upstream, not by you: {APART}")
 
 
-def objects_in(value: object, at: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every object in the value, however deep, with the name that a refusal of it gives: `input[0].content[1]`."""
+def objects_in(value: object, at: str, *, skipped: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every object in the value, with the name that a refusal of it gives: `input[0].content[1]`.
+
+    However deep, but not in the fields that are skipped.
+    """
     if isinstance(value, list):
         for index, item in enumerate(value):
-            yield from objects_in(item, f"{at}[{index}]")
+            yield from objects_in(item, f"{at}[{index}]", skipped=skipped)
     elif isinstance(value, dict):
         yield at, value
         for key, item in value.items():
-            if isinstance(item, list | dict):
-                yield from objects_in(item, f"{at}.{key}"[:200])
+            if isinstance(item, list | dict) and key not in skipped:
+                yield from objects_in(item, f"{at}.{key}"[:200], skipped=skipped)
