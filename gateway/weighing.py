@@ -9,7 +9,16 @@ IMAGE_TOKENS = 5_000
 _IMAGE_CHARACTERS = 6_000
 # What steers a request and is not read by the model. Everything else a client sends may be input.
 _CONTROLS = frozenset(
-    {"model", "models", "metadata", "user", "safety_identifier", "prompt_cache_key", "sandbox"}
+    {
+        "model",
+        "models",
+        "metadata",
+        "user",
+        "safety_identifier",
+        "prompt_cache_key",
+        "stream_options",
+        "sandbox",
+    }
 )
 # The protocol's own words are not the client's input, as long as they are words.
 _PROTOCOL_KEYS = frozenset(

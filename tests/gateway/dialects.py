@@ -16,14 +16,14 @@ _THREE_WORDS = "three short words"
 
 def body(endpoint: str, model: str, **fields: Any) -> dict[str, Any]:
     """A small request: three words of input, and no limit where the protocol allows that."""
-    given: dict[str, Any] = {
+    given: dict[str, dict[str, Any]] = {
         "chat/completions": {"messages": [{"role": "user", "content": _THREE_WORDS}]},
         "completions": {"prompt": _THREE_WORDS, "max_tokens": 100},
         "responses": {"input": _THREE_WORDS},
         "messages": {"messages": [{"role": "user", "content": _THREE_WORDS}], "max_tokens": 100},
         "embeddings": {"input": _THREE_WORDS},
-    }[endpoint]
-    return {"model": model, **given, **fields}
+    }
+    return {"model": model, **given[endpoint], **fields}
 
 
 def model_for(stage: Stage, endpoint: str, **facts: Any) -> Model:

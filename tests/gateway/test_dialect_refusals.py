@@ -218,18 +218,18 @@ NOT_SHARED: list[tuple[str, dict[str, Any], str]] = [
         for kind in ("web_search_20250305", "web_fetch_20250910", "code_execution_20250825", "mcp_toolset")
     ],
 ]
-_CHAT_PARTS = [
+_CHAT_PARTS: list[tuple[dict[str, Any], str]] = [
     ({"type": "file", "file": {"file_id": "f"}}, ".file"),
     ({"type": "input_audio", "input_audio": {"data": "x", "format": "wav"}}, ""),
     ({"type": "video_url", "video_url": {"url": "https://v"}}, ""),
 ]
-_RESPONSE_PARTS = [
+_RESPONSE_PARTS: list[tuple[dict[str, Any], str]] = [
     ({"type": "input_image", "file_id": "f"}, ".file_id"),
     ({"type": "input_file", "file_id": "f"}, ".file_id"),
     ({"type": "input_file", "file_url": "https://f"}, ".file_url"),
     ({"type": "input_audio", "input_audio": {}}, ""),
 ]
-_MESSAGE_BLOCKS = [
+_MESSAGE_BLOCKS: list[tuple[dict[str, Any], str]] = [
     ({"type": "image", "source": A_FILE}, ".source"),
     ({"type": "document", "source": A_FILE}, ".source"),
     ({"type": "document", "source": {"type": "url", "url": "https://f"}}, ".source"),
