@@ -81,7 +81,10 @@ EXPLAINED = (
     ),
     Explained(400, "invalid_json", "The body is not one JSON object.", "Correct it; the message says where."),
     Explained(
-        400, "invalid_value", "A value has the wrong type or size.", "Correct the parameter named in param."
+        400,
+        "invalid_value",
+        "A value has the wrong type or size, or reaches what only the operator may: the message says which.",
+        "Correct the parameter named in param.",
     ),
     Explained(
         400, "input_too_long", "More characters than the plan takes.", "Shorten the input, or buy credits."

@@ -14,6 +14,7 @@ from accounts.plans import PLANS
 from catalog import listing
 from catalog.models import Model
 from config import outbox as kept_mail
+from config.context import base_url
 from config.error_guide import EXPLAINED
 from config.overview import Overview
 from usage import queries
@@ -56,6 +57,7 @@ def first_call(request: AccountRequest) -> HttpResponse:
 def docs(request: HttpRequest) -> HttpResponse:
     """Quickstart, limits and errors, with the reader's own base URL."""
     context = {
+        "base_url": base_url(request),
         "example_model": _example(listing.listed(at=timezone.now())),
         "explained": EXPLAINED,
         "plans": Plan.objects.filter(slug__in=PLANS).order_by("id"),

@@ -52,8 +52,12 @@ def characters(value: Any) -> int:
     """The characters of what a model wrote: text, refusals, tool calls, without the protocol's own words."""
     if isinstance(value, str):
         return len(value)
+    written = 0
     if isinstance(value, dict):
-        return sum(characters(item) for key, item in value.items() if key not in _NOT_WRITTEN)
-    if isinstance(value, list):
-        return sum(map(characters, value))
-    return 0
+        for key, item in value.items():
+            if key not in _NOT_WRITTEN:
+                written += characters(item)
+    elif isinstance(value, list):
+        for item in value:
+            written += characters(item)
+    return written

@@ -20,23 +20,42 @@ class EventSplitter:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The events that this piece completes. Raises EventTooLargeError."""
-        # An end may straddle two pieces, so the search begins three bytes before the new one.
-        start = max(len(self._rest) - 3, 0)
-        self._rest += piece
-        events: list[bytes] = []
-        taken = 0
-        while match := _END.search(self._rest, max(start, taken)):
-            events.append(bytes(self._rest[taken : match.end()]))
-            taken = match.end()
-        if taken:
-            del self._rest[:taken]
+        rest = self._rest
+        if rest:
+            # An end may straddle two pieces, so the search begins three bytes before the new one.
+            start = max(len(rest) - 3, 0)
+            rest += piece
+            if _END.search(rest, start) is None:
+                self._judge_size()
+                return []
+            piece = bytes(rest)
+            rest.clear()
+        if b"\r" in piece:
+            events, tail = _split(piece)
+        else:
+            *whole, tail = piece.split(b"\n\n")
+            events = [event + b"\n\n" for event in whole]
+        rest += tail
+        self._judge_size()
+        return events
+
+    def _judge_size(self) -> None:
         if len(self._rest) > MAX_EVENT_BYTES:
             raise EventTooLargeError
-        return events
 
     def rest(self) -> bytes:
         """What came after the last whole event."""
         return bytes(self._rest)
+
+
+def _split(piece: bytes) -> tuple[list[bytes], bytes]:
+    """Whole events, whichever line breaks they have, and what comes after them."""
+    events: list[bytes] = []
+    taken = 0
+    for match in _END.finditer(piece):
+        events.append(piece[taken : match.end()])
+        taken = match.end()
+    return events, piece[taken:]
 
 
 def data_of(event: bytes) -> bytes:

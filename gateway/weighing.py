@@ -24,6 +24,8 @@ _CONTROLS = frozenset(
 _PROTOCOL_KEYS = frozenset(
     {"role", "type", "content", "text", "name", "function", "parameters", "image_url", "url"}
 )
+# The values of these are words of the protocol too, if they are that short.
+_WORD_KEYS = frozenset({"role", "type"})
 _WORD = 32
 
 
@@ -60,15 +62,16 @@ def _beyond(source: object) -> int:
 def _characters(value: object) -> int:
     if isinstance(value, str):
         return len(value)
+    characters = 0
     if isinstance(value, list):
-        return sum(map(_characters, value))
-    if isinstance(value, dict):
-        return sum(
-            (0 if key in _PROTOCOL_KEYS else len(key)) + (0 if _is_word(key, item) else _characters(item))
-            for key, item in value.items()
-        )
-    return 0
-
-
-def _is_word(key: str, value: object) -> bool:
-    return key in ("role", "type") and isinstance(value, str) and len(value) <= _WORD
+        for item in value:
+            characters += _characters(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key not in _PROTOCOL_KEYS:
+                characters += len(key)
+            if not isinstance(item, str):
+                characters += _characters(item)
+            elif key not in _WORD_KEYS or len(item) > _WORD:
+                characters += len(item)
+    return characters

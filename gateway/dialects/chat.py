@@ -158,9 +158,12 @@ class ChunkMeter(Meter):
             raise BrokenAnswerError("it reported an error in its stream")
         self._last = chunk
         choices = chunk.get("choices")
-        if choices:
-            self.characters += produced_characters(choices)
-            self.finish_reason = finish_reason(choices) or self.finish_reason
+        if isinstance(choices, list):
+            for choice in choices:
+                if isinstance(choice, dict):
+                    self.characters += metering.characters(choice.get("delta") or choice.get("text"))
+                    if choice.get("finish_reason") is not None:
+                        self.finish_reason = finish_reason(choices) or self.finish_reason
         if "usage" not in chunk:
             return event
         return self._take_usage(chunk, event, data)
@@ -210,23 +213,20 @@ def usage_of(usage: object) -> Usage | None:
     )
 
 
-def produced_characters(choices: object) -> int:
-    """The characters that the choices of a response, or of a chunk of it, carry."""
-    if not isinstance(choices, list):
-        return 0
+def produced_characters(choices: list[Any]) -> int:
+    """The characters that the choices of a whole answer carry."""
     return sum(
-        metering.characters(choice.get("delta") or choice.get("message") or choice.get("text"))
+        metering.characters(choice.get("message") or choice.get("text"))
         for choice in choices
         if isinstance(choice, dict)
     )
 
 
-def finish_reason(choices: object) -> str:
+def finish_reason(choices: list[Any]) -> str:
     """Why the first choice that has ended did; empty while none has."""
-    if isinstance(choices, list):
-        for choice in choices:
-            if isinstance(choice, dict) and isinstance(choice.get("finish_reason"), str):
-                return str(choice["finish_reason"])[:30]
+    for choice in choices:
+        if isinstance(choice, dict) and isinstance(choice.get("finish_reason"), str):
+            return str(choice["finish_reason"])[:30]
     return ""
 
 
