@@ -65,8 +65,10 @@ class Gateway:
         method, path = exchange.scope["method"], exchange.scope["path"]
         endpoint = path.removeprefix("/v1/").rstrip("/")
         dialect = _DIALECTS.get(endpoint)
-        if dialect is not None:
-            exchange.refusal_as_json = dialect.refusal
+        # What is not there is refused in the shape of what is: /v1/messages/batches as /v1/messages would.
+        shape = dialect or _DIALECTS.get(endpoint.partition("/")[0])
+        if shape is not None:
+            exchange.refusal_as_json = shape.refusal
         plant = self._plant
         if plant is None:
             raise temporarily_unavailable("The gateway")

@@ -103,8 +103,9 @@ async def _finish(walk: Walk, client: "_Client", meter: Meter) -> None:
     walk.finished.finish_reason = meter.finish_reason
     usage = meter.measured()
     await walk.settle(usage)
-    await client.write(meter.ending(usage, cost_usd=usd_string(walk.charged_nanousd)))
-    await client.end()
+    if not client.is_gone:  # else it may have been cut, and there is no end to tell
+        await client.write(meter.ending(usage, cost_usd=usd_string(walk.charged_nanousd)))
+        await client.end()
 
 
 async def _break_off(walk: Walk, client: "_Client", meter: Meter, refusal: Refusal) -> None:

@@ -16,6 +16,7 @@ from gateway.dialects.shared_account import (
     STORED,
     UNBOUNDED,
     judge_tools,
+    objects_in,
 )
 from gateway.errors import Refusal, invalid_value
 from gateway.metering import Usage
@@ -32,6 +33,14 @@ _NO_USAGE = b',"usage":null}'
 
 # Tools that the client runs, at any provider that speaks this protocol.
 _TOOLS = frozenset({"function", "custom"})
+
+
+def _nothing_stored(name: str, value: object) -> None:
+    """Google's own fields stand in an object of their own; one of them names content that is stored there."""
+    for at, inner in objects_in(value, name, skipped=()):
+        if "cached_content" in inner:
+            raise invalid_value(f"{at}.cached_content", STORED)
+
 
 SAMPLING: dict[str, fields.Judge] = {
     "temperature": fields.number(0, 2),
@@ -66,6 +75,8 @@ _FIELDS: dict[str, fields.Judge] = {
     "search_parameters": fields.never(APART),
     "enable_search": fields.only_false(APART),
     "plugins": fields.never(APART),
+    "cached_content": fields.never(STORED),
+    "extra_body": _nothing_stored,
 }
 # Parts of a message that are refused, by their type.
 _PARTS = {

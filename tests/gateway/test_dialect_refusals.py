@@ -88,6 +88,16 @@ def test_anthropics_client_understands_every_refusal(stage: Stage) -> None:
     assert (unpaid.value.status_code, unpaid.value.type) == (402, "billing_error")
 
 
+def test_what_is_not_there_is_refused_in_the_shape_of_what_is(stage: Stage) -> None:
+    secret = make_key(stage.account()).secret
+
+    batches = stage.post(secret, {}, path="messages/batches")
+    elsewhere = stage.post(secret, {}, path="responses/compact")
+
+    assert dialects.refusal(batches, "messages") == (404, "not_found_error", "unknown_url", None)
+    assert dialects.refusal(elsewhere, "responses")[2] == "unknown_url"
+
+
 def test_credit_that_does_not_suffice_names_the_limit_as_the_dialect_does(stage: Stage) -> None:
     model = stage.model(**dialects.PREMIUM)
     issued = make_key(stage.account(credit="0.01"))
@@ -171,6 +181,12 @@ NOT_SHARED: list[tuple[str, dict[str, Any], str]] = [
     ("chat/completions", {"enable_search": True}, "enable_search"),
     ("chat/completions", {"plugins": [{"id": "web"}]}, "plugins"),
     ("chat/completions", {"tools": [{"type": "web_search"}]}, _TOOL),
+    ("chat/completions", {"cached_content": "cachedContents/1"}, "cached_content"),
+    (
+        "chat/completions",
+        {"extra_body": {"google": {"cached_content": "cachedContents/1"}}},
+        "extra_body.google.cached_content",
+    ),
     ("completions", {"service_tier": "fast"}, "service_tier"),
     ("responses", {"store": True}, "store"),
     ("responses", {"background": True}, "background"),
