@@ -250,7 +250,13 @@ CONTENT_SECURITY_POLICY = {
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}{request}", "style": "{"}},
+    "formatters": {
+        "line": {
+            "()": "gateway.naming.MaskedFormatter",
+            "format": "{asctime} {levelname} {name}: {message}{request}",
+            "style": "{",
+        }
+    },
     "filters": {"names_request": {"()": "gateway.naming.NamesRequest"}},
     "handlers": {
         "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["names_request"]}

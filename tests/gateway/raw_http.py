@@ -58,6 +58,17 @@ class RawConnection:
         """The status of an answer that is followed by the real one."""
         return int(self._until(b"\r\n\r\n").split(b" ")[1])
 
+    def everything(self) -> bytes:
+        """All that comes until the other side closes."""
+        pieces = [self._received]
+        self._received = b""
+        try:
+            while piece := self._socket.recv(65536):
+                pieces.append(piece)
+        except ConnectionResetError:
+            pass
+        return b"".join(pieces)
+
     def is_closed(self, *, within_s: float = _PATIENCE_S) -> bool:
         """Whether the other side closes without another byte."""
         self._socket.settimeout(within_s)

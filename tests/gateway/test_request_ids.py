@@ -9,7 +9,8 @@ from contextvars import copy_context
 import pytest
 from django.db import connection
 
-from gateway.naming import NamesRequest, served_now
+from gateway.naming import MaskedFormatter, NamesRequest, served_now
+from keys import secrets
 from tests.factories import make_key
 from tests.gateway.conftest import Stage, chat
 
@@ -17,7 +18,7 @@ from tests.gateway.conftest import Stage, chat
 def formatted(message: str) -> str:
     record = logging.makeLogRecord({"msg": message})
     assert NamesRequest().filter(record)
-    return logging.Formatter("{message}{request}", style="{").format(record)
+    return MaskedFormatter("{message}{request}", style="{").format(record)
 
 
 def test_a_line_of_a_request_names_it_once() -> None:
@@ -32,6 +33,12 @@ def test_a_line_of_a_request_names_it_once() -> None:
         f"request {request_id} failed",
     ]
     assert formatted("the process started") == "the process started"
+
+
+def test_no_line_repeats_a_key() -> None:
+    secret = secrets.generate(live=True)
+
+    assert formatted(f"Not Found: /keys/{secret}/") == "Not Found: /keys/tg_…/"
 
 
 @pytest.mark.parametrize("fault", [{"status": 503}, {"status": 401}, "connection"])
