@@ -36,7 +36,7 @@ class Instance:
         run_home = os.environ.get("TOLLGATE_TEST_RUN_HOME")
         self.home = home or Path(tempfile.mkdtemp(prefix="tollgate-instance-", dir=run_home))
         if run_home and not is_fresh and not (self.home / "postgres").exists():
-            shutil.copytree(_prepared_home(Path(run_home)), self.home, dirs_exist_ok=True)
+            shutil.copytree(prepared_home(Path(run_home)), self.home, dirs_exist_ok=True)
         self._process: subprocess.Popen[str] | None = None
         self._extra_env: dict[str, str] = {}
         self._output = self.home.with_name(f"{self.home.name}.output")
@@ -188,7 +188,7 @@ class Instance:
         return {**inherited, "TOLLGATE_HOME": str(self.home), **self._extra_env}
 
 
-def _prepared_home(run_home: Path) -> Path:
+def prepared_home(run_home: Path) -> Path:
     """A stopped home with everything in place; made once in a test run, by whichever worker needs it first."""
     folder = run_home / "prepared"
     with folder.with_suffix(".lock").open("w") as lock:

@@ -95,6 +95,6 @@ class Load:
                 document = await answer.json(content_type=None)
                 took_s = time.monotonic() - started
                 code = document.get("error", {}).get("code") or ""
-                self.calls.append(Call(started, answer.status, took_s, code, dict(answer.headers)))
+                self.calls.append(Call(started, answer.status, took_s, code, answer.headers))
         except (aiohttp.ClientError, TimeoutError):
             self.calls.append(Call(started, 0, time.monotonic() - started))

@@ -8,7 +8,10 @@ from typing import Any
 
 import httpx2 as httpx
 
-from tests.gateway.conftest import HTTP, wait_for
+from tests.gateway.conftest import wait_for
+
+# A connection for each stream: one that was kept could lead to another process than the next stream is meant for.
+_NONE_KEPT = httpx.Limits(max_connections=None, max_keepalive_connections=0)
 
 
 @dataclass
@@ -27,12 +30,10 @@ class OpenStream:
     def has_error_event(self) -> bool:
         return '"error"' in self.text.rstrip().rsplit("data: ", 1)[-1]
 
-    def read(self, url: str, secret: str, body: Mapping[str, Any]) -> "OpenStream":
+    def read(self, client: httpx.Client, secret: str, body: Mapping[str, Any]) -> "OpenStream":
         headers = {"authorization": f"Bearer {secret}"}
         try:
-            with HTTP.stream(
-                "POST", f"{url}/chat/completions", json=body, headers=headers, timeout=60
-            ) as answer:
+            with client.stream("POST", "chat/completions", json=body, headers=headers) as answer:
                 self.status = answer.status_code
                 for piece in answer.iter_text():
                     self.text += piece
@@ -44,15 +45,16 @@ class OpenStream:
 class OpenStreams:
     """Streams that run in the background; `ended()` waits for them."""
 
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, client: httpx.Client) -> None:
         self._pool = pool
+        self._client = client
         self._reading: list[Future[OpenStream]] = []
         self.streams: list[OpenStream] = []
 
-    def open(self, count: int, *, url: str, secret: str, body: Mapping[str, Any]) -> None:
+    def open(self, count: int, *, secret: str, body: Mapping[str, Any]) -> None:
         """Open so many more, and return when each has brought its first piece of text."""
         opened = [OpenStream() for _ in range(count)]
-        self._reading += [self._pool.submit(stream.read, url, secret, body) for stream in opened]
+        self._reading += [self._pool.submit(stream.read, self._client, secret, body) for stream in opened]
         self.streams += opened
         wait_for(lambda: all('"content"' in stream.text for stream in opened), patience_s=20)
 
@@ -63,6 +65,9 @@ class OpenStreams:
 
 
 @contextmanager
-def opened() -> Iterator[OpenStreams]:
-    with ThreadPoolExecutor(60) as pool:
-        yield OpenStreams(pool)
+def opened(url: str) -> Iterator[OpenStreams]:
+    with (
+        httpx.Client(base_url=url, limits=_NONE_KEPT, timeout=60, verify=False) as client,
+        ThreadPoolExecutor(60) as pool,
+    ):
+        yield OpenStreams(pool, client)

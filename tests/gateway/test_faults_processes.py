@@ -49,11 +49,11 @@ def test_a_process_killed_with_twenty_open_streams_leaves_twenty_interrupted_req
     slow = chat(model, stream=True, max_tokens=2_000, sandbox={"output_tokens": 2_000, "chunk_delay_ms": 50})
     short = chat(model, stream=True, max_tokens=60, sandbox={"output_tokens": 60, "chunk_delay_ms": 50})
 
-    with open_streams.opened() as streams:
+    with open_streams.opened(pair.url) as streams:
         with pair.gateway.only(1):
-            streams.open(5, url=pair.url, secret=secret, body=short)
+            streams.open(5, secret=secret, body=short)
         with pair.gateway.only(0):
-            streams.open(20, url=pair.url, secret=secret, body=slow)
+            streams.open(20, secret=secret, body=slow)
         (doomed,) = set(Hold.objects.order_by("-pk").values_list("process_id", flat=True)[:20])
         pair.gateway.kill9(0)
         ended = streams.ended()
@@ -87,8 +87,8 @@ def test_a_process_that_only_fell_silent_settles_nothing_that_was_swept(pair: St
     secret = make_key(account).secret
     body = chat(model, stream=True, max_tokens=40, sandbox={"output_tokens": 40, "chunk_delay_ms": 50})
 
-    with open_streams.opened() as streams:
-        streams.open(6, url=pair.url, secret=secret, body=body)
+    with open_streams.opened(pair.url) as streams:
+        streams.open(6, secret=secret, body=body)
         GatewayProcess.objects.update(heartbeat_at=now() - dt.timedelta(minutes=1))
         assert sweeping.sweep(at=now()) == 6
         ended = streams.ended()
@@ -110,10 +110,10 @@ def test_a_process_told_to_stop_with_fifty_open_streams_is_unready_at_once_and_e
         model, stream=True, max_tokens=2_000, sandbox={"output_tokens": 2_000, "chunk_delay_ms": 50}
     )
 
-    with open_streams.opened() as streams, pair.gateway.client_of(0) as known:
+    with open_streams.opened(pair.url) as streams, pair.gateway.client_of(0) as known:
         with pair.gateway.only(0):
-            streams.open(25, url=pair.url, secret=secret, body=endless)
-            streams.open(25, url=pair.url, secret=secret, body=short)
+            streams.open(25, secret=secret, body=endless)
+            streams.open(25, secret=secret, body=short)
         (leaving,) = set(Hold.objects.values_list("process_id", flat=True))
         known.get("models", headers={"authorization": f"Bearer {secret}"})
 

@@ -1,0 +1,97 @@
+"""A TCP port in front of another server, where the way to it can be made slow, and what passes can be counted."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+_POST = b"POST /v1/"
+
+
+class Link:
+    """Passes bytes on in both directions; each answer arrives `delay_s` late, in order, however many are under way.
+
+    `posts` counts the requests of HTTP that have passed.
+    """
+
+    def __init__(self, target: Path | tuple[str, int]) -> None:
+        self.delay_s = 0.0
+        self.posts = 0
+        self.port = 0
+        self._target = target
+        self._loop = asyncio.new_event_loop()
+        self._is_listening = threading.Event()
+        self._is_over = asyncio.Event()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(),))
+        self._thread.start()
+        self._is_listening.wait(10)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._is_over.set)
+        self._thread.join()
+        self._loop.close()
+
+    async def _run(self) -> None:
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._is_listening.set()
+        await self._is_over.wait()
+        server.close()
+        passing = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in passing:
+            task.cancel()
+        await asyncio.gather(*passing, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if isinstance(self._target, Path):
+                far_reader, far_writer = await asyncio.open_unix_connection(self._target)
+            else:
+                far_reader, far_writer = await asyncio.open_connection(*self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        try:
+            await asyncio.gather(
+                self._pass(reader, far_writer, lambda: 0.0),
+                self._pass(far_reader, writer, lambda: self.delay_s),
+            )
+        finally:
+            writer.transport.abort()
+            far_writer.transport.abort()
+
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: Callable[[], float]
+    ) -> None:
+        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        arriving = asyncio.create_task(_arrive(under_way, writer))
+        piece = b"first"
+        while piece:
+            try:
+                piece = await reader.read(65536)
+            except OSError:
+                piece = b""
+            self.posts += piece.count(_POST)
+            under_way.put_nowait((self._loop.time() + delay_s(), piece))
+        await arriving
+
+
+async def _arrive(under_way: "asyncio.Queue[tuple[float, bytes]]", writer: asyncio.StreamWriter) -> None:
+    """Write each piece at its time and never before the one that was sent before it; the empty one is the end."""
+    while True:
+        due, piece = await under_way.get()
+        await asyncio.sleep(max(due - asyncio.get_running_loop().time(), 0))
+        if not piece:
+            writer.close()
+            return
+        writer.write(piece)
+
+
+@contextlib.contextmanager
+def linked(target: Path | tuple[str, int]) -> Iterator[Link]:
+    link = Link(target)
+    try:
+        yield link
+    finally:
+        link.close()
