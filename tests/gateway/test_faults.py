@@ -93,9 +93,7 @@ def test_a_gateway_killed_with_twenty_open_streams_leaves_no_hold_behind_and_cha
     running: Instance,
 ) -> None:
     customer = Customer(running, "killed")
-    body = chat(
-        MODEL, stream=True, max_tokens=2_000, sandbox={"output_tokens": 2_000, "chunk_delay_ms": 100}
-    )
+    body = chat(MODEL, stream=True, max_tokens=2_000, sandbox={"output_tokens": 2_000, "chunk_delay_ms": 100})
     with open_streams.opened(f"{running.url}/v1") as streams:
         streams.open(20, secret=customer.secret, body=body)
         assert customer.holds() == 20

@@ -115,15 +115,14 @@ def test_clients_notice_nothing_whatever_redis_does(pair: Stage, site: Site, fau
     _settle_down(pair, site, body)
 
     calls: list[Call] = []
-    for attempt in range(ATTEMPTS):
+    added_s: list[float] = []
+    while len(added_s) < ATTEMPTS and min(added_s, default=1.0) >= ADDED_P99_S:
         warm, broken = _call_through(site, fault, body, secret)
         calls += warm + broken
-        assert Counter(call.status for call in calls) == {200: len(calls)}
-        added_s = p99(broken) - p99(warm)
-        if added_s < ADDED_P99_S or attempt == ATTEMPTS - 1:
-            break
+        added_s.append(p99(broken) - p99(warm))
 
-    assert added_s < ADDED_P99_S
+    assert Counter(call.status for call in calls) == {200: len(calls)}
+    assert min(added_s) < ADDED_P99_S
     wallet = Wallet.objects.get(account=account)
     assert (wallet.balance_nanousd, wallet.held_nanousd) == (10**10 - COST * len(calls), 0)
     assert UsageRecord.objects.filter(account=account, outcome="completed").count() == len(calls)
