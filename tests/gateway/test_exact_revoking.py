@@ -67,9 +67,7 @@ def test_no_request_that_starts_after_the_pages_answer_is_admitted(crowd: Stage,
 
     with Load(crowd.gateway, chat(model, max_tokens=1), per_second=PER_SECOND) as load:
         load.secrets.append(issued.secret)
-        begun = time.monotonic()
         wait_for(lambda: len(load.calls) >= PER_SECOND)
-        rate = len(load.calls) / (time.monotonic() - begun)
         asked_at = time.monotonic()
         answered, text = console.send(page, form)
         answered_at = now()
@@ -78,7 +76,6 @@ def test_no_request_that_starts_after_the_pages_answer_is_admitted(crowd: Stage,
     before = Counter(call.status for call in load.calls if call.started < asked_at - 0.5)
     after = Counter((call.status, call.code) for call in load.calls if call.started > answered)
     assert set(before) == {200}
-    assert rate > PER_SECOND / 2  # a machine that is shared may not carry all of it
     dead = {
         "rotate": (401, "revoked_api_key"),
         "revoke": (401, "revoked_api_key"),
