@@ -6,18 +6,19 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-_POST = b"POST /v1/"
+_ANSWER = b"HTTP/1.1 200"
 
 
 class Link:
     """Passes bytes on in both directions; each answer arrives `delay_s` late, in order, however many are under way.
 
-    `posts` counts the requests of HTTP that have passed.
+    `answers` counts the good answers of HTTP that have passed. (Not the requests: one that meets a connection which is
+    just being closed is sent again.)
     """
 
     def __init__(self, target: Path | tuple[str, int]) -> None:
         self.delay_s = 0.0
-        self.posts = 0
+        self.answers = 0
         self.port = 0
         self._target = target
         self._loop = asyncio.new_event_loop()
@@ -72,7 +73,7 @@ class Link:
                 piece = await reader.read(65536)
             except OSError:
                 piece = b""
-            self.posts += piece.count(_POST)
+            self.answers += piece.count(_ANSWER)
             under_way.put_nowait((self._loop.time() + delay_s(), piece))
         await arriving
 

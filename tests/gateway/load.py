@@ -29,11 +29,16 @@ class Call:
 
 
 class Load:
-    """`with Load(...) as load:` calls in the background until the block ends; then waits for what is under way."""
+    """`with Load(...) as load:` calls in the background until the block ends; then waits for what is under way.
+
+    `late_s` is the longest that a call was sent after its time: so long the machine had no time for us, nor perhaps
+    for the gateway.
+    """
 
     def __init__(self, gateway: GatewayServer, body: Mapping[str, Any], *, per_second: float) -> None:
         self.calls: list[Call] = []
         self.secrets: list[str] = []
+        self.late_s = 0.0
         self._gateway = gateway
         self._body = body
         self._interval_s = 1 / per_second
@@ -71,8 +76,9 @@ class Load:
             start = time.monotonic()
             for number in itertools.count():
                 with contextlib.suppress(TimeoutError):
-                    delay = max(start + number * self._interval_s - time.monotonic(), 0)
-                    await asyncio.wait_for(self._is_over.wait(), delay)
+                    delay = start + number * self._interval_s - time.monotonic()
+                    self.late_s = max(self.late_s, -delay)
+                    await asyncio.wait_for(self._is_over.wait(), max(delay, 0))
                 if self._is_over.is_set():
                     break
                 for secret in self.secrets:

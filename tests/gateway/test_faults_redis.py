@@ -134,12 +134,12 @@ def _call_through(
     """The calls before the fault, and those while it lasts and when it is over."""
     with Load(site.gateway, body, per_second=PER_SECOND) as load:
         load.secrets.append(secret)
-        wait_for(lambda: len(load.calls) >= 0.8 * PER_SECOND)
+        wait_for(lambda: len(load.calls) >= 0.8 * PER_SECOND, patience_s=30)
         broken = time.monotonic()
         with fault(site):
-            wait_for(lambda: len(load.since(broken)) >= 2.2 * PER_SECOND)
+            wait_for(lambda: len(load.since(broken)) >= 2.2 * PER_SECOND, patience_s=30)
         healed = time.monotonic()
-        wait_for(lambda: len(load.since(healed)) >= 0.8 * PER_SECOND)
+        wait_for(lambda: len(load.since(healed)) >= 0.8 * PER_SECOND, patience_s=30)
     return [call for call in load.calls if call.started <= broken], load.since(broken)
 
 
