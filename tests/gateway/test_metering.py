@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway import metering
@@ -63,6 +63,7 @@ def _feed(meter: Meter, stream: bytes, cuts: list[int]) -> bytes:
 
 @pytest.mark.parametrize(("dialect", "protocol"), SPEAKERS, ids=lambda one: type(one).__name__)
 @given(cuts=st.lists(st.integers(0, 10_000), max_size=40))
+@example(cuts=list(range(10_000)))  # a byte at a time
 def test_a_stream_comes_to_the_same_however_it_is_cut(
     dialect: Dialect, protocol: Protocol, cuts: list[int]
 ) -> None:
@@ -187,7 +188,9 @@ def test_the_output_that_a_messages_start_guesses_is_not_added() -> None:
 
     event('{"type":"message_start","message":{"usage":{"input_tokens":9,"output_tokens":4}}}')
     assert meter.measured() == Usage(9, 0, 0, is_estimated=True)
-    assert event('{"type":"message_delta","delta":{},"usage":{"output_tokens":2,"input_tokens":null}}') == b""
+    assert event('{"type":"message_delta","delta":{},"usage":{"input_tokens":9}}') == b""
+    assert meter.measured() == Usage(9, 0, 0, is_estimated=True)
+    assert event('{"type":"message_delta","delta":{},"usage":{"output_tokens":2,"input_tokens":null}}') != b""
     assert meter.measured() == Usage(9, 2)
     earlier = event('{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":7}}')
     assert b'"output_tokens":2' in earlier
