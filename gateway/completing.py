@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _POLICY_READS = 3
+# To how many other models a request turns of those that `auto` stands for.
+_MOST_TURNS = 3
 # Refusals that rest on the policy, and how often at most a key is read anew for one: who is over a rate asks often.
 _REREAD_FOR_S = {
     "model_not_allowed": 0.0,
@@ -144,7 +146,7 @@ async def _judge(call: _Call, credential: Credential) -> Walk:
 
 
 async def _admit_first(walk: Walk) -> None:
-    """Admit the request with its first model. Raises Refusal.
+    """Admit the request with its first model, and name those to turn to if it fails. Raises Refusal.
 
     If `auto` has chosen one that cannot be paid for, one of the other tier may: that is paid from elsewhere. Dearer
     ones of the same tier need not be asked.
@@ -160,6 +162,9 @@ async def _admit_first(walk: Walk) -> None:
             raise
         walk.turn_to(walk.others.pop(0))
         walk.admitted = await _admit(walk)
+    if routing.is_auto(walk.asked):
+        # Each may take a minute to fail.
+        del walk.others[_MOST_TURNS:]
 
 
 async def _admit(walk: Walk, *, replaces: bool = False) -> Admitted:

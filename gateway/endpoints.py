@@ -19,9 +19,8 @@ class Endpoint:
         """The model's targets that can answer here, by position; none if the endpoint is not for its kind."""
         if model.kind != self.kind:
             return ()
-        if all(self.protocol in target.protocols for target in model.targets):
-            return model.targets
-        return tuple(target for target in model.targets if self.protocol in target.protocols)
+        targets = [target for target in model.targets if self.protocol in target.protocols]
+        return model.targets if len(targets) == len(model.targets) else tuple(targets)
 
 
 ENDPOINTS: Mapping[str, Endpoint] = {

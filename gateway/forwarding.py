@@ -21,7 +21,7 @@ from catalog.addresses import UnsafeAddressError, judge_address
 from catalog.serving import Target, is_sandboxed
 from gateway.breaker import Attempt, Health
 from gateway.dialects.dialect import Dialect
-from gateway.errors import Refusal, upstream_error, upstream_refused, upstream_timeout
+from gateway.errors import Refusal, upstream_error, upstream_refused, upstream_timeout, upstreams_failing
 from gateway.parsing import Asked
 from gateway.routing import Candidate, in_turn
 
@@ -116,7 +116,11 @@ class Upstreams:
                 if isinstance(judged, Answer):
                     return judged
                 failure = judged
-        raise UpstreamsFailedError(failure or upstream_error(model, "it is left alone for a while"))
+        if failure is None:
+            # They were healthy when the request was judged; others have found out more since, or are finding out now.
+            wait_s = self.health.wait_s([target.id for target in candidate.targets], time.monotonic())
+            failure = upstreams_failing(model, wait_s or 1.0)
+        raise UpstreamsFailedError(failure)
 
     async def _send(self, target: Target, call: Call) -> aiohttp.ClientResponse:
         """Post the request. A connection that fails before any byte came is tried once more."""

@@ -34,7 +34,9 @@ from keys.authenticating import Credential
 ASSUMED_OUTPUT_TOKENS = 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(
+    slots=True
+)  # not frozen, as the next one: that costs three times as much to make, for every request
 class Candidate:
     """A model that the request may be served by, its price at the time, and the upstreams to try, by position."""
 
@@ -43,7 +45,7 @@ class Candidate:
     targets: tuple[Target, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Question:
     """What the choice rests on. `now` is the clock of `health`, `at` the moment whose prices hold."""
 
@@ -63,13 +65,10 @@ class Question:
 
     def healthy(self, candidate: Candidate) -> Candidate | None:
         """The candidate without the upstreams that are left alone just now; None if that is all of them."""
-        allowed = [self.health.allows(target.id, self.now) for target in candidate.targets]
-        if all(allowed):
+        targets = [target for target in candidate.targets if self.health.allows(target.id, self.now)]
+        if len(targets) == len(candidate.targets):
             return candidate
-        targets = tuple(
-            target for target, is_allowed in zip(candidate.targets, allowed, strict=True) if is_allowed
-        )
-        return Candidate(candidate.model, candidate.price, targets) if targets else None
+        return Candidate(candidate.model, candidate.price, tuple(targets)) if targets else None
 
 
 def is_auto(asked: Asked) -> bool:

@@ -9,7 +9,12 @@ from typing import Any
 import httpx2 as httpx
 
 from billing.models import Hold, Wallet
-from catalog.models import Model, Provider, Upstream
+from catalog.models import Model, Protocol, Provider, Upstream
+from catalog.pricing import TokenPrice
+from catalog.serving import Servable, Target
+from gateway.dialects.chat import Chat
+from gateway.forwarding import Call
+from gateway.routing import Candidate
 from tests import factories
 from tests.gateway import raw_upstream, server
 from tests.gateway.conftest import Stage, chat, wait_for
@@ -33,6 +38,35 @@ def status(code: int, body: bytes = b"{}", headers: bytes = b"") -> bytes:
     return head + headers + b"content-length: %d\r\n\r\n" % len(body) + body
 
 
+def candidate_at(base_url: str) -> Candidate:
+    """A model with one upstream, acme/m, at this address."""
+    price = TokenPrice(input_micro=1, output_micro=1, cached_input_micro=1)
+    target = Target("acme/m", "acme", base_url, "key", "m", "max_tokens", frozenset(Protocol.values))
+    model = Servable(
+        id=1,
+        slug="m",
+        name="m",
+        provider="acme",
+        is_premium=False,
+        kind=Model.Kind.CHAT.value,
+        context_window=100,
+        max_output_tokens=10,
+        supports_tools=True,
+        supports_images=True,
+        created_at=factories.now(),
+        price_starts=(factories.now(),),
+        prices=(price,),
+        targets=(target,),
+    )
+    return Candidate(model, price, model.targets)
+
+
+def a_call() -> Call:
+    """What is sent to an upstream, for a short question."""
+    body = json.dumps(chat("m")).encode()
+    return Call(Chat(), Chat().parse(body), output_limit=5, client_headers={})
+
+
 class Routes:
     """The upstreams by name, and a customer with a dollar on a gateway that knows them."""
 
@@ -51,17 +85,20 @@ class Routes:
             upstream.answers(completion())
             upstream.asked = 0
 
-    def model(self, *at: str, positions: dict[str, int] | None = None, **facts: Any) -> Model:
-        """A premium model at these providers, in this order, that the gateway serves already."""
-        model = factories.make_model(**{"tier": Model.Tier.PREMIUM, **facts})
+    def model(self, *at: str, weights: dict[str, int] | None = None, **facts: Any) -> Model:
+        """A premium model at these providers, that the gateway serves already: in this order, or by these weights."""
+        # Enabled only when it is whole: the gateway must not see a part of it.
+        model = factories.make_model(**{"tier": Model.Tier.PREMIUM, "is_enabled": False, **facts})
         model.upstreams.all().delete()
         for position, name in enumerate(at, 1):
             Upstream.objects.create(
                 model=model,
                 provider=self.providers[name],
                 upstream_model=f"{name}s-{model.slug}",
-                position=(positions or {}).get(name, position),
+                position=1 if weights else position,
+                weight=(weights or {}).get(name, 1),
             )
+        Model.objects.filter(pk=model.pk).update(is_enabled=True)
         wait_for(lambda: self.stage.get(f"models/{model.slug}", self.secret).status_code == 200)
         return model
 
@@ -88,7 +125,7 @@ def served_by(response: httpx.Response) -> tuple[int, str | None, str | None]:
 
 @contextlib.contextmanager
 def running(home: Path) -> Iterator[tuple[dict[str, RawUpstream], GatewayServer]]:
-    """The upstreams, and a gateway that waits half a second where another waits a minute."""
+    """The upstreams, and a gateway that waits a second where another waits a minute."""
     with contextlib.ExitStack() as stack:
         upstreams = {name: stack.enter_context(raw_upstream.running()) for name in NAMES}
         keys: Any = {f"{name.upper()}_API_KEY": f"key-of-{name}" for name in NAMES}
@@ -98,8 +135,8 @@ def running(home: Path) -> Iterator[tuple[dict[str, RawUpstream], GatewayServer]
             UPSTREAM_PRIVATE_NETWORKS="127.0.0.0/8",
             GATEWAY_CATALOGUE_EVERY_S="0.05",
             GATEWAY_CONNECT_TIMEOUT_S="0.5",
-            GATEWAY_FIRST_BYTE_TIMEOUT_S="0.5",
-            GATEWAY_IDLE_TIMEOUT_S="0.5",
+            GATEWAY_FIRST_BYTE_TIMEOUT_S="1",
+            GATEWAY_IDLE_TIMEOUT_S="1",
             **keys,
         )
         yield upstreams, stack.enter_context(gateway)

@@ -2,21 +2,15 @@
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from pytest_django import Settings
 
-from catalog.models import Protocol
-from catalog.pricing import TokenPrice
-from catalog.serving import Servable, Target
-from gateway.dialects.chat import Chat
-from gateway.forwarding import Answer, Call, Upstreams, UpstreamsFailedError
-from gateway.routing import Candidate
+from gateway.forwarding import Answer, Upstreams, UpstreamsFailedError
 from tests.factories import now
 from tests.gateway import raw_upstream
 from tests.gateway.raw_upstream import RawUpstream
-from tests.gateway.routes import completion
+from tests.gateway.routes import a_call, candidate_at, completion
 
 
 @pytest.fixture
@@ -28,32 +22,15 @@ def upstream() -> Iterator[RawUpstream]:
 
 def call(base_url: str) -> Answer | str:
     """The answer of an upstream there, or why there was none."""
-    price = TokenPrice(input_micro=1, output_micro=1, cached_input_micro=1)
-    target = Target("a/m", "a", base_url, "key", "m", "max_tokens", frozenset(Protocol.values))
-    facts: dict[str, Any] = {"is_premium": False, "context_window": 100, "max_output_tokens": 10}
-    model = Servable(
-        id=1,
-        slug="m",
-        name="m",
-        provider="a",
-        kind="chat",
-        supports_tools=True,
-        supports_images=True,
-        created_at=now(),
-        price_starts=(now(),),
-        prices=(price,),
-        targets=(target,),
-        **facts,
-    )
 
     async def run() -> Answer | str:
         upstreams = Upstreams()
-        asked = Chat().parse(b'{"model": "m", "messages": [{"role": "user", "content": "Hi"}]}')
+        candidate = candidate_at(base_url)
         try:
-            answer = await upstreams.open(Candidate(model, price, (target,)), Call(Chat(), asked, 5, {}))
+            answer = await upstreams.open(candidate, a_call())
             answer.response.close()
         except UpstreamsFailedError:
-            return str(upstreams.health.described(0.0, now())["a/m"]["last_error"])
+            return str(upstreams.health.described(0.0, now())["acme/m"]["last_error"])
         finally:
             await upstreams.close()
         return answer
