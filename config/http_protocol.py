@@ -15,6 +15,8 @@ import orjson
 from uuid_utils.compat import uuid7
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from config.gathering import GatheringTransport
+
 logger = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -96,7 +98,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(GatheringTransport(transport))  # type: ignore[arg-type]  # what uvicorn uses of one
         self._set_deadline(self.head_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -10,7 +10,7 @@ import ipaddress
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from functools import lru_cache
 from typing import Any
 
@@ -19,12 +19,13 @@ from django.conf import settings
 from uuid_utils.compat import uuid7
 
 from gateway.errors import Refusal, request_timed_out, request_too_large
+from gateway.waiting import within
 from keys.secrets import masked
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+Send = Callable[[Message], Coroutine[Any, Any, None]]
 Headers = list[tuple[bytes, bytes]]
 
 BODY_TIMEOUT_S = 30.0
@@ -82,14 +83,15 @@ class Exchange:
     @property
     def user_agent(self) -> str:
         """The family of the client's software, `OpenAI/Python`, without a version."""
-        match = _FAMILY.match(self.headers.get(b"user-agent", b"").decode("latin-1"))
-        return masked(match.group())[:40] if match else ""
+        return _family(self.headers.get(b"user-agent", b""))
 
     @property
     def client_request_id(self) -> str:
         """The client's own request id, kept as it says and never used."""
-        sent = self.headers.get(b"x-request-id", b"").decode("latin-1")
-        return masked("".join(filter(str.isprintable, sent)))[:_MAX_CLIENT_REQUEST_ID]
+        sent = self.headers.get(b"x-request-id")
+        if sent is None:
+            return ""
+        return masked("".join(filter(str.isprintable, sent.decode("latin-1"))))[:_MAX_CLIENT_REQUEST_ID]
 
     async def read_body(self) -> bytes:
         """The whole body. Raises Refusal when it is too large (while reading) or slower than 30 seconds."""
@@ -97,23 +99,25 @@ class Exchange:
         declared = self.headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > limit:
             raise request_too_large(limit_bytes=limit)
-        chunks: list[bytes] = []
-        size = 0
         try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                while True:
-                    message = await self._receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientGoneError
-                    chunk = message.get("body", b"")
-                    size += len(chunk)
-                    if size > limit:
-                        raise request_too_large(limit_bytes=limit)
-                    chunks.append(chunk)
-                    if not message.get("more_body"):
-                        return b"".join(chunks)
+            return await within(BODY_TIMEOUT_S, self._read(limit))
         except TimeoutError:
             raise request_timed_out(timeout_s=BODY_TIMEOUT_S) from None
+
+    async def _read(self, limit: int) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > limit:
+                raise request_too_large(limit_bytes=limit)
+            chunks.append(chunk)
+            if not message.get("more_body"):
+                return b"".join(chunks)
 
     async def wait_for_disconnect(self) -> None:
         """Returns when the client has gone. Only after the body has been read."""
@@ -134,8 +138,8 @@ class Exchange:
     async def write(self, body: bytes, *, more: bool = True) -> None:
         """Send a piece of the body. Raises ClientGoneError if the client does not take it for 30 seconds."""
         try:
-            async with asyncio.timeout(SLOW_READER_TIMEOUT_S):
-                await self._send({"type": "http.response.body", "body": body, "more_body": more})
+            message = {"type": "http.response.body", "body": body, "more_body": more}
+            await within(SLOW_READER_TIMEOUT_S, self._send(message))
         except (TimeoutError, OSError):
             raise ClientGoneError from None
 
@@ -181,6 +185,13 @@ def _is_trusted_proxy(peer: str) -> bool:
     return any(address in ipaddress.ip_network(block, strict=False) for block in settings.TRUSTED_PROXIES)
 
 
+@lru_cache(maxsize=1024)
+def _family(user_agent: bytes) -> str:
+    match = _FAMILY.match(user_agent.decode("latin-1"))
+    return masked(match.group())[:40] if match else ""
+
+
+@lru_cache(maxsize=4096)
 def _address_or_none(text: str) -> str | None:
     try:
         return str(ipaddress.ip_address(text))

@@ -26,9 +26,11 @@ _PREFIXES = ("tg_live_", "tg_test_")
 
 def secret_of(exchange: Exchange) -> str:
     """The secret in `Authorization: Bearer` or `x-api-key`. Raises Refusal if there is none, or one in the query."""
-    for name, value in parse_qsl(exchange.scope.get("query_string", b"").decode("latin-1")):
-        if name.lower() in _QUERY_NAMES or value.startswith(_PREFIXES):
-            raise api_key_in_query()
+    query: bytes = exchange.scope.get("query_string", b"")
+    if query:
+        for name, value in parse_qsl(query.decode("latin-1")):
+            if name.lower() in _QUERY_NAMES or value.startswith(_PREFIXES):
+                raise api_key_in_query()
     scheme, _, secret = exchange.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
     if scheme.lower() != "bearer":
         secret = exchange.headers.get(b"x-api-key", b"").decode("latin-1")
@@ -67,7 +69,7 @@ class Credentials:
         `is_fresh` reads it from the database whatever is kept.
         """
         secret = secret_of(exchange)
-        (_version, digest), *_ = secrets.digests(secret)
+        digest = secrets.current_digest(secret)
         kept = None if is_fresh else self._get(digest)
         if kept is not None:
             try:
@@ -93,7 +95,7 @@ class Credentials:
 
         Raises Refusal where it may not call any more.
         """
-        (_version, digest), *_ = secrets.digests(secret_of(exchange))
+        digest = secrets.current_digest(secret_of(exchange))
         kept = self._kept.get(digest)
         if kept is not None and time.monotonic() - kept[0] < at_most_every_s:
             return None

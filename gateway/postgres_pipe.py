@@ -25,7 +25,7 @@ class PostgresAway(Exception):
 
 
 class CallRefused(Exception):
-    """PostgreSQL refused a call; nothing of its transaction is in force. `is_transient`: it may go well another time."""
+    """PostgreSQL refused a call; nothing of its transaction is in force. `is_transient`: it may go well later."""
 
     def __init__(self, message: str, sqlstate: str) -> None:
         super().__init__(message)
@@ -64,9 +64,9 @@ class PostgresPipe:
         return pipe
 
     async def ask(self, *calls: Call) -> list[bytes]:
-        """Run calls in an open transaction; the first column of the first row of each. Raises PostgresAway, CallRefused.
+        """Run calls in an open transaction; the first column of the first row of each.
 
-        After CallRefused the transaction is over.
+        Raises PostgresAway; CallRefused, and then the transaction is over.
         """
         return await self._run(calls, is_last=False)
 

@@ -24,6 +24,8 @@ TEST_PREFIX = "tg_test_"
 LENGTH = len(LIVE_PREFIX) + 32 + 6
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+# Every two digits of base62: a checksum is computed for every request.
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _RANDOM_CHARACTERS = 32
 _CHECKSUM_CHARACTERS = 6
 _SHOWN_CHARACTERS = 4
@@ -60,6 +62,12 @@ def digests(secret: str) -> list[tuple[int, bytes]]:
     return [(version, hmac.digest(pepper, encoded, "sha256")) for version, pepper in peppers]
 
 
+def current_digest(secret: str) -> bytes:
+    """The digest under the pepper that signs new secrets."""
+    (_version, pepper), *_older = _parsed(tuple(settings.KEY_PEPPERS))
+    return hmac.digest(pepper, secret.encode(), "sha256")
+
+
 def start_of(secret: str) -> str:
     """The prefix and the first characters, which pages show."""
     return secret[: len(LIVE_PREFIX) + _SHOWN_CHARACTERS]
@@ -71,12 +79,9 @@ def end_of(secret: str) -> str:
 
 
 def _checksum(body: str) -> str:
-    rest = zlib.crc32(body.encode())
-    characters = []
-    for _ in range(_CHECKSUM_CHARACTERS):
-        rest, index = divmod(rest, len(_ALPHABET))
-        characters.append(_ALPHABET[index])
-    return "".join(reversed(characters))
+    rest, low = divmod(zlib.crc32(body.encode()), len(_PAIRS))
+    high, middle = divmod(rest, len(_PAIRS))
+    return _PAIRS[high] + _PAIRS[middle] + _PAIRS[low]
 
 
 @lru_cache(maxsize=4)  # By the setting's value, so that a changed setting is a different entry.
