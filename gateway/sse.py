@@ -3,6 +3,7 @@
 import re
 
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _LINE = re.compile(rb"\r\n|\n|\r")
 _LINE_AND_BLANK = 2
 MAX_EVENT_BYTES = 8 * 1024 * 1024
@@ -18,44 +19,37 @@ class EventSplitter:
     def __init__(self) -> None:
         self._rest = bytearray()
 
-    def feed(self, piece: bytes) -> list[bytes]:
-        """The events that this piece completes. Raises EventTooLargeError."""
-        rest = self._rest
-        if rest:
-            # An end may straddle two pieces, so the search begins three bytes before the new one.
-            start = max(len(rest) - 3, 0)
-            rest += piece
-            if _END.search(rest, start) is None:
-                self._judge_size()
-                return []
-            piece = bytes(rest)
-            rest.clear()
-        if b"\r" in piece:
-            events, tail = _split(piece)
-        else:
-            *whole, tail = piece.split(b"\n\n")
-            events = [event + b"\n\n" for event in whole]
-        rest += tail
-        self._judge_size()
-        return events
-
-    def _judge_size(self) -> None:
+    def whole(self, piece: bytes) -> bytes:
+        """The events that this piece completes, one after the other. Raises EventTooLargeError."""
+        if not self._rest and piece.endswith(b"\n\n"):
+            return piece
+        # An end may straddle two pieces, so the search begins three bytes before the new one.
+        start = max(len(self._rest) - 3, 0)
+        self._rest += piece
+        last = max(
+            (place + len(end) for end in _ENDS if (place := self._rest.rfind(end, start)) >= 0), default=0
+        )
+        whole = bytes(self._rest[:last])
+        del self._rest[:last]
         if len(self._rest) > MAX_EVENT_BYTES:
             raise EventTooLargeError
+        return whole
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The same, one by one."""
+        return split(self.whole(piece))
 
     def rest(self) -> bytes:
         """What came after the last whole event."""
         return bytes(self._rest)
 
 
-def _split(piece: bytes) -> tuple[list[bytes], bytes]:
-    """Whole events, whichever line breaks they have, and what comes after them."""
-    events: list[bytes] = []
-    taken = 0
-    for match in _END.finditer(piece):
-        events.append(piece[taken : match.end()])
-        taken = match.end()
-    return events, piece[taken:]
+def split(events: bytes) -> list[bytes]:
+    """Whole events, one by one."""
+    if b"\r" not in events:
+        return [event + b"\n\n" for event in events.split(b"\n\n")[:-1]]
+    ends = [match.end() for match in _END.finditer(events)]
+    return [events[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def data_of(event: bytes) -> bytes:

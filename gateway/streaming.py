@@ -10,7 +10,7 @@ from catalog.money import usd_string
 from gateway.asgi import ClientGoneError
 from gateway.dialects.dialect import BrokenAnswerError, Meter
 from gateway.errors import Refusal, upstream_error, upstream_timeout
-from gateway.sse import EventSplitter, EventTooLargeError
+from gateway.sse import EventSplitter, EventTooLargeError, split
 from gateway.walk import Walk
 from usage.models import UsageRecord
 
@@ -54,7 +54,9 @@ class _Upstream:
         passed: list[bytes] = []
         meter = self.meter
         try:
-            for event in self._splitter.feed(piece):
+            plain, left = meter.take_plain(self._splitter.whole(piece))
+            passed.append(plain)
+            for event in split(left):
                 passed.append(meter.take(event))
                 if meter.is_done:
                     self.is_over = True

@@ -37,8 +37,11 @@ _BATCH_TIMEOUT_S = (
     6.0  # PostgreSQL's own limits are tighter; this is for one that has stopped answering at all
 )
 _LOOK_S = 0.1
+# Counted from the asking, while PostgreSQL answers nothing. As long as it does, a crowd may take longer.
 _ADMIT_TIMEOUT_S = 1.8
 _SETTLE_TIMEOUT_S = 2.5
+_STALLED_AFTER_S = 1.0
+_CROWD_TIMEOUT_S = 10.0
 _BEAT = """
     INSERT INTO billing_gatewayprocess (id, started_at, heartbeat_at, upstreams) VALUES ($1, now(), now(), $2)
     ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), upstreams = excluded.upstreams
@@ -85,6 +88,7 @@ class Teller:
         self._is_stopping = False
         self._pipe: PostgresPipe | None = None
         self._connect_after = 0.0
+        self._busy_since: float | None = None
         self._beat_at = 0.0
         self._running: asyncio.Task[None] | None = None
 
@@ -132,12 +136,15 @@ class Teller:
     async def _run(self) -> None:
         await asyncio.to_thread(self._journal.adopt)
         while True:
+            self._busy_since = self._loop.time()
             await self._keep_up()
             if self._queue:
+                self._busy_since = self._loop.time()
                 await self._process([self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))])
             elif self._is_stopping:
                 break
             else:
+                self._busy_since = None
                 self._arrival.clear()
                 await self._arrival.wait()
         if self._pipe is not None:
@@ -150,14 +157,18 @@ class Teller:
             return
         self._loop.call_later(_LOOK_S, self._look)
         now = self._loop.time()
+        is_stalled = self._busy_since is not None and now - self._busy_since >= _STALLED_AFTER_S
+        admit_s, settle_s = (
+            (_ADMIT_TIMEOUT_S, _SETTLE_TIMEOUT_S) if is_stalled else (_CROWD_TIMEOUT_S, _CROWD_TIMEOUT_S)
+        )
         kept: list[_Item] = []
-        while self._patience and now - self._patience[0].asked_at >= _ADMIT_TIMEOUT_S:
+        while self._patience and now - self._patience[0].asked_at >= admit_s:
             item = self._patience.popleft()
             if item.future is None or item.future.done():
                 continue
             if isinstance(item, _Admit):
                 item.future.set_exception(temporarily_unavailable("The database"))
-            elif now - item.asked_at >= _SETTLE_TIMEOUT_S:
+            elif now - item.asked_at >= settle_s:
                 item.future.set_exception(TimeoutError())
             else:
                 kept.append(item)

@@ -1,5 +1,6 @@
 """`POST /v1/chat/completions`: OpenAI's chat, which most providers speak."""
 
+import re
 import uuid
 from typing import Any
 
@@ -30,6 +31,9 @@ _LIMITS = ("max_completion_tokens", "max_tokens")
 _DONE = b"[DONE]"
 # What OpenAI writes into every chunk but the last when it is asked for usage. It closes the chunk, so it is no text.
 _NO_USAGE = b',"usage":null}'
+_DATA, _END = b"data: ", b"\n\n"
+# What ends the plain part of a stream: the figures, and the last word.
+_SPECIAL = re.compile(rb'"usage":\s*\{|data: \[')
 
 # Tools that the client runs, at any provider that speaks this protocol.
 _TOOLS = frozenset({"function", "custom"})
@@ -157,6 +161,43 @@ class ChunkMeter(Meter):
         self._last: dict[str, Any] = {}
         self._usage_chunk: dict[str, Any] | None = None
 
+    def take_plain(self, events: bytes) -> tuple[bytes, bytes]:
+        special = _SPECIAL.search(events)
+        end = events.rfind(_END, 0, special.start()) + 2 if special else len(events)
+        if end < len(_DATA):
+            return b"", events
+        passed = self._take_text(events[:end])
+        return (b"", events) if passed is None else (passed, events[end:])
+
+    def _take_text(self, events: bytes) -> bytes | None:
+        """Chunks that are one line each and nothing but text; None, and nothing taken, where they are not."""
+        number = events.count(_END)
+        if events.count(b"\n") != 2 * number or b"\r" in events or not events.startswith(_DATA):
+            return None
+        try:
+            chunks = orjson.loads(b"[" + events[len(_DATA) : -2].replace(_END + _DATA, b",") + b"]")
+        except orjson.JSONDecodeError:
+            return None
+        characters, reason, unused = 0, self.finish_reason, 0
+        for chunk in chunks:
+            if type(chunk) is not dict or chunk.get("error") is not None or chunk.get("usage") is not None:
+                return None
+            if not chunk.get("choices"):
+                return None
+            said, why = _said(chunk["choices"])
+            characters += said
+            reason = why or reason
+            unused += "usage" in chunk
+        passed, stripped = events, 0
+        if unused and not self.asked.wants_usage:
+            passed, stripped = events.replace(_NO_USAGE + _END, b"}" + _END), unused * (len(_NO_USAGE) - 1)
+        if len(chunks) != number or len(events) - len(passed) != stripped:
+            return None
+        self.characters += characters
+        self.finish_reason = reason
+        self._last = chunks[-1]
+        return passed
+
     def take(self, event: bytes) -> bytes:
         data = data_of(event)
         if not data:
@@ -168,13 +209,9 @@ class ChunkMeter(Meter):
         if chunk.get("error") is not None:
             raise BrokenAnswerError("it reported an error in its stream")
         self._last = chunk
-        choices = chunk.get("choices")
-        if isinstance(choices, list):
-            for choice in choices:
-                if isinstance(choice, dict):
-                    self.characters += metering.characters(choice.get("delta") or choice.get("text"))
-                    if choice.get("finish_reason") is not None:
-                        self.finish_reason = finish_reason(choices) or self.finish_reason
+        said, why = _said(chunk.get("choices"))
+        self.characters += said
+        self.finish_reason = why or self.finish_reason
         if "usage" not in chunk:
             return event
         return self._take_usage(chunk, event, data)
@@ -222,6 +259,18 @@ def usage_of(usage: object) -> Usage | None:
         output_tokens=usage.get("completion_tokens"),
         cached_tokens=details.get("cached_tokens") if isinstance(details, dict) else None,
     )
+
+
+def _said(choices: object) -> tuple[int, str]:
+    """The characters that the choices of a chunk carry, and why one of them ended, if one did."""
+    written, reason = 0, ""
+    if isinstance(choices, list):
+        for choice in choices:
+            if isinstance(choice, dict):
+                written += metering.characters(choice.get("delta") or choice.get("text"))
+                if not reason and isinstance(choice.get("finish_reason"), str):
+                    reason = choice["finish_reason"][:30]
+    return written, reason
 
 
 def produced_characters(choices: list[Any]) -> int:
