@@ -17,7 +17,7 @@ from accounts.models import Account
 from billing.models import Wallet
 from catalog.models import Model, Price
 from tests.factories import make_key, now
-from tests.gateway import raw_upstream, server
+from tests.gateway import dialects, raw_upstream, server
 from tests.gateway.conftest import Stage, chat
 from tests.gateway.raw_upstream import RawUpstream
 from tests.gateway.server import GatewayServer
@@ -230,14 +230,24 @@ def test_a_stream_that_is_none_from_its_first_event_is_an_upstream_error_and_fre
     assert scene.charged() == 0
 
 
+@pytest.mark.parametrize("endpoint", dialects.ENDPOINTS)
 def test_an_upstream_that_hangs_before_its_first_byte_is_a_timeout_and_free_and_asked_once(
-    scene: Scene,
+    scene: Scene, endpoint: str
 ) -> None:
-    for ask in (scene.plain, scene.stream):
-        scene.upstream.says(end="silence")
-        assert ask().status_code == 504
-        assert scene.charged() == 0
-    assert scene.upstream.asked == 2
+    scene.upstream.says(end="silence")
+    model = dialects.model_for(scene.stage, endpoint)
+    ways = (False, True) if endpoint in dialects.STREAMED else (False,)
+
+    for is_streamed in ways:
+        fields = {"stream": True} if is_streamed else {}
+        body = dialects.body(endpoint, model.slug, **fields)
+        response = scene.stage.post(scene.secret, body, path=endpoint)
+        assert response.status_code == 504
+        dialects.refusal(response, endpoint)
+        assert scene.stage.record(response).outcome == "failed"
+
+    assert scene.charged() == 0
+    assert scene.upstream.asked == len(ways)
 
 
 def test_a_stream_that_hangs_after_its_headers_is_a_timeout_and_free(scene: Scene) -> None:
@@ -264,6 +274,24 @@ def test_an_upstream_that_takes_no_connection_is_a_timeout_and_free(
     assert response.status_code == 504
     assert response.json()["error"]["code"] == "upstream_timeout"
     assert "could not be reached" in response.json()["error"]["message"]
+    assert scene.charged() == 0
+
+
+NOTHING_PRODUCED = {
+    "a page": b"<html>502 Bad Gateway</html>\n\n",
+    "a comment": b": processing\n\n",
+    "a role": event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}),
+}
+
+
+@pytest.mark.parametrize("body", NOTHING_PRODUCED.values(), ids=NOTHING_PRODUCED)
+def test_a_stream_that_breaks_before_it_has_produced_anything_is_free(scene: Scene, body: bytes) -> None:
+    scene.upstream.streams(body)
+
+    response = scene.stream()
+
+    assert '"upstream_error"' in response.text
+    assert scene.stage.record(response).outcome == "failed"
     assert scene.charged() == 0
 
 
