@@ -10,6 +10,7 @@ import aiohttp
 import orjson
 from django.utils import timezone
 
+from catalog.models import AUTO
 from catalog.money import usd_string
 from gateway import authorizing, routing
 from gateway.asgi import ClientGoneError, Exchange, Headers
@@ -162,7 +163,7 @@ async def _admit_first(walk: Walk) -> None:
             raise
         walk.turn_to(walk.others.pop(0))
         walk.admitted = await _admit(walk)
-    if routing.is_auto(walk.asked):
+    if AUTO in walk.asked.models:
         # Each may take a minute to fail.
         del walk.others[_MOST_TURNS:]
 

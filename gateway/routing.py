@@ -72,8 +72,8 @@ class Question:
 
 
 def is_auto(asked: Asked) -> bool:
-    """Whether the choice was left to us."""
-    return AUTO in asked.models
+    """Whether the choice was left to us from the start, and not only as a fallback."""
+    return asked.model == AUTO
 
 
 def candidates(question: Question) -> list[Candidate]:

@@ -37,6 +37,16 @@ def test_the_page_shows_every_model_that_can_be_called_with_its_price(member: Cl
         assert shown in html
 
 
+def test_the_page_says_what_a_model_takes(member: Client) -> None:
+    make_model("plain", supports_tools=False)
+    assert ">Tools<" not in member.get("/models/").content.decode()
+
+    make_model("able", supports_images=True)
+
+    html = member.get("/models/").content.decode()
+    assert html.count(">Tools<") == html.count(">Images<") == 1
+
+
 def test_a_price_of_tomorrow_is_not_shown_today(member: Client) -> None:
     model = make_model(input_price="1")
     tomorrow = dt.datetime.now(dt.UTC) + dt.timedelta(days=1)

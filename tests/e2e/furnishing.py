@@ -6,13 +6,14 @@ its own.
 
 import datetime as dt
 import json
+import uuid
 from dataclasses import asdict, dataclass
 
 from allauth.account.models import EmailAddress
 
 from accounts.models import Account, Plan, User
 from billing import budgets, topping_up
-from billing.models import Budget, TopUp
+from billing.models import Budget, GatewayProcess, TopUp
 from catalog.models import Model
 from keys import issuing, revoking
 from keys.models import ApiKey
@@ -64,6 +65,7 @@ def make() -> None:
     key, long_key, disabled, revoked, expired = _make_keys(account, owner)
     paid, pending, canceled = _make_topups(account, owner)
     completed, refused = _make_usage(account, [key, long_key])
+    _make_upstream_health()
     made = Furniture(
         key=key.pk,
         long_key=long_key.pk,
@@ -87,6 +89,22 @@ def _person(email: str, **fields: bool) -> User:
     user.save()
     EmailAddress.objects.create(user=user, email=user.email, verified=True, primary=True)
     return user
+
+
+def _make_upstream_health() -> None:
+    """A process that has described upstreams in every state, and is heard of for as long as anybody looks."""
+    since = now().isoformat()
+    counts = {"requests": 1234, "failures": 617, "since": since}
+    why = "the connection failed: ClientConnectorError: Cannot connect to host a-long-name.example.com:443"
+    GatewayProcess.objects.create(
+        id=uuid.uuid4(),
+        heartbeat_at=now() + dt.timedelta(hours=1),
+        upstreams={
+            f"anthropic/{PREMIUM}": {"state": "open", "last_error": why, **counts},
+            f"deepseek/{BASIC}": {"state": "half-open", "last_error": "it answered 502", **counts},
+            "openai/a-model-that-is-gone": {"state": "closed", "last_error": "", **counts},
+        },
+    )
 
 
 def _make_keys(account: Account, owner: User) -> list[ApiKey]:
