@@ -27,6 +27,11 @@ app.conf.beat_schedule = {
         "schedule": crontab(minute="3-59/5"),
         "options": {"expires": 240},
     },
+    "forget-idempotency-claims": {
+        "task": "usage.forget_idempotency_claims",
+        "schedule": crontab(minute="4-59/5"),
+        "options": {"expires": 240},
+    },
     "detect-anomalies": {
         "task": "usage.detect_anomalies",
         "schedule": crontab(minute="*/5"),

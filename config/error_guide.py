@@ -95,6 +95,24 @@ EXPLAINED = (
         "Input and output exceed the model's context.",
         "Shorten the input or lower max_tokens, or take a model with a larger context.",
     ),
+    Explained(
+        422,
+        "idempotency_mismatch",
+        "This Idempotency-Key came with another request within 24 hours.",
+        "Use a new one for each new request.",
+    ),
+    Explained(
+        409,
+        "idempotency_in_progress",
+        "The first request with this Idempotency-Key is still running.",
+        "Wait as long as retry-after says; SDKs do so by themselves.",
+    ),
+    Explained(
+        409,
+        "idempotency_answer_gone",
+        "It was answered and charged once, and the answer is no longer kept.",
+        "Look at its receipt; to ask anew, use a new Idempotency-Key.",
+    ),
     Explained(413, "request_too_large", "The body is larger than the gateway takes.", "Send less."),
     Explained(
         402,

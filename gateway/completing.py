@@ -12,7 +12,8 @@ from django.utils import timezone
 
 from catalog.models import AUTO
 from catalog.money import usd_string
-from gateway import authorizing, routing
+from gateway import authorizing, idempotency, routing
+from gateway.answers import KeptAnswer
 from gateway.asgi import ClientGoneError, Exchange, Headers
 from gateway.credentials import RefusedCaller
 from gateway.dialects.dialect import BrokenAnswerError, Dialect
@@ -27,6 +28,7 @@ from gateway.errors import (
     upstream_timeout,
 )
 from gateway.forwarding import Answer, Call, UpstreamsFailedError
+from gateway.idempotency import Repetition
 from gateway.media import judge_media
 from gateway.metering import estimated
 from gateway.parsing import Asked
@@ -35,7 +37,15 @@ from gateway.request_log import refuse, start_record
 from gateway.streaming import relay
 from gateway.walk import Walk
 from keys.authenticating import Credential
-from usage.admission import Admission, Admitted, AllowanceExhausted, BudgetReached, CreditsInsufficient
+from usage.admission import (
+    Admission,
+    Admitted,
+    AllowanceExhausted,
+    BudgetReached,
+    CreditsInsufficient,
+    Idempotency,
+    Repeated,
+)
 from usage.models import UsageRecord
 from usage.recording import FinishedRequest
 
@@ -65,7 +75,8 @@ async def complete(plant: Plant, exchange: Exchange, dialect: Dialect) -> None:
     walk = None
     try:
         walk = await _prepare(plant, exchange, dialect, credential, finished)
-        await _admit_first(walk)
+        if await _is_repetition(walk):
+            return
     except Refusal as refusal:
         if walk is not None:
             walk.correct_window(0)
@@ -94,6 +105,7 @@ class _Call:
     dialect: Dialect
     finished: FinishedRequest
     asked: Asked
+    idempotency: Idempotency | None
 
 
 async def _prepare(
@@ -101,9 +113,11 @@ async def _prepare(
 ) -> Walk:
     """Read and judge what is asked. Raises Refusal; one that rests on the policy, only if that is still so."""
     judge_media(exchange.headers)
-    asked = dialect.parse(await exchange.read_body())
+    body = await exchange.read_body()
+    asked = dialect.parse(body)
     finished.is_streamed = asked.is_streamed
-    call = _Call(plant, exchange, dialect, finished, asked)
+    claim = idempotency.claim_of(exchange, endpoint=dialect.endpoint, body=body)
+    call = _Call(plant, exchange, dialect, finished, asked, claim)
     try:
         return await _judge(call, credential)
     except Refusal as refusal:
@@ -136,7 +150,7 @@ async def _judge(call: _Call, credential: Credential) -> Walk:
             now=time.monotonic(),
         )
     )
-    walk = Walk(plant, exchange, dialect, credential, call.finished, asked, first, others)
+    walk = Walk(plant, exchange, dialect, credential, call.finished, asked, first, others, call.idempotency)
     walk.turn_to(first)
     output = asked.output_limit or min(first.model.max_output_tokens, routing.ASSUMED_OUTPUT_TOKENS)
     walk.counted_tokens = asked.input_tokens + output * asked.choices
@@ -146,8 +160,22 @@ async def _judge(call: _Call, credential: Credential) -> Walk:
     return walk
 
 
+async def _is_repetition(walk: Walk) -> bool:
+    """Admit the request, unless it has come before: then it is answered as it was. Raises Refusal."""
+    try:
+        await _admit_first(walk)
+    except Repetition as repetition:
+        request_id = repetition.request_id
+    else:
+        return False
+    kept = await idempotency.answer_of(walk.plant, request_id)
+    walk.correct_window(0)
+    await idempotency.answer_again(walk.exchange, kept, request_id=request_id, limits=walk.limits())
+    return True
+
+
 async def _admit_first(walk: Walk) -> None:
-    """Admit the request with its first model, and name those to turn to if it fails. Raises Refusal.
+    """Admit the request with its first model, and name those to turn to if it fails. Raises Refusal, Repetition.
 
     If `auto` has chosen one that cannot be paid for, one of the other tier may: that is paid from elsewhere. Dearer
     ones of the same tier need not be asked.
@@ -169,7 +197,10 @@ async def _admit_first(walk: Walk) -> None:
 
 
 async def _admit(walk: Walk, *, replaces: bool = False) -> Admitted:
-    """Have the teller set aside what the request may cost, instead of what it has set aside before. Raises Refusal."""
+    """Have the teller set aside what the request may cost, instead of what it has set aside before.
+
+    Raises Refusal, or Repetition.
+    """
     plant, exchange = walk.plant, walk.exchange
     for _ in range(_POLICY_READS):
         decision = await plant.teller.admit(_admission(walk, replaces=replaces))
@@ -182,6 +213,8 @@ async def _admit(walk: Walk, *, replaces: bool = False) -> Admitted:
                 raise key_limit_reached(decision, limit_field=walk.dialect.limit_field)
             case AllowanceExhausted():
                 raise daily_allowance_exhausted(decision, now=timezone.now(), headers=walk.headers())
+            case Repeated():
+                raise Repetition(decision.request_id) if decision.is_same_body else idempotency.mismatch()
         # The policy has changed since it was read: judge by what holds now.
         dialect, asked = walk.dialect, walk.asked
         walk.credential = await plant.credentials.authenticate(
@@ -213,6 +246,7 @@ def _admission(walk: Walk, *, replaces: bool) -> Admission:
         tokens_per_day=credential.tokens_per_day,
         at=walk.exchange.started_at,
         replaces=replaces,
+        idempotency=walk.idempotency,
     )
 
 
@@ -252,6 +286,9 @@ async def _turn_to_next(walk: Walk) -> bool:
         walk.turn_to(candidate)
         try:
             walk.admitted = await _admit(walk, replaces=True)
+        except Repetition:
+            # It counted as dead meanwhile, and its key is another's.
+            break
         except Refusal as refusal:
             # A decision that did not come may still be made: then to ask for another would hold twice.
             if refusal.type != QUOTA:
@@ -280,6 +317,9 @@ async def _answer(walk: Walk, response: aiohttp.ClientResponse) -> None:
         (b"x-tollgate-cost-usd", usd_string(walk.charged_nanousd).encode()),
         (b"x-tollgate-held-usd", usd_string(walk.admitted.held_nanousd if walk.admitted else 0).encode()),
     ]
+    if walk.idempotency is not None:
+        headers = [(b"content-type", b"application/json"), *walk.served_by(), *cost]
+        await walk.plant.answers.keep(walk.exchange.id, KeptAnswer(200, headers, body))
     try:
         await walk.exchange.answer(200, body, [*walk.headers(), *cost])
     except ClientGoneError:

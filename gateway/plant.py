@@ -13,6 +13,7 @@ from uuid_utils.compat import uuid7
 
 from catalog import serving
 from catalog.serving import Catalogue
+from gateway.answers import Answers
 from gateway.credentials import Credentials
 from gateway.errors import Refusal
 from gateway.forwarding import Upstreams
@@ -32,6 +33,7 @@ class Plant:
         journal = Journal(directory=settings.TOLLGATE_HOME / "journal", process_id=process_id)
         self.credentials = Credentials()
         self.windows = Windows()
+        self.answers = Answers()
         self.teller = Teller(process_id=process_id, journal=journal)
         self.upstreams = Upstreams()
         self.teller.health = self._describe_upstreams
@@ -53,6 +55,7 @@ class Plant:
                 await self._refreshing
         await self.teller.stop()
         await self.windows.close()
+        await self.answers.close()
         await self.upstreams.close()
 
     def _describe_upstreams(self) -> object:

@@ -37,7 +37,7 @@ class RedisPipe:
         self._connection: _Connection | None = None
         self._connecting: asyncio.Task[_Connection] | None = None
 
-    async def run(self, script: str, key: str, *arguments: str | int) -> Any:
+    async def run(self, script: str, key: str, *arguments: str | bytes | int) -> Any:
         """The answer of one of the scripts for one key. Raises RedisAway."""
         connection = self._connection
         if connection is None or not connection.is_open:
@@ -108,11 +108,11 @@ class _Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         return self._transport is not None
 
-    async def ask(self, *command: str | int) -> Any:
+    async def ask(self, *command: str | bytes | int) -> Any:
         """The answer to one command. Raises RedisAway; the connection is closed then, for its order is lost."""
         return await self.send(*command)
 
-    def send(self, *command: str | int, within_s: float = 0.0) -> "asyncio.Future[Any]":
+    def send(self, *command: str | bytes | int, within_s: float = 0.0) -> "asyncio.Future[Any]":
         """Send one command; its answer may be waited for. Raises RedisAway.
 
         The commands of one turn of the event loop go out together, and with them what could wait.

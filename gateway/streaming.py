@@ -7,7 +7,8 @@ import time
 import aiohttp
 
 from catalog.money import usd_string
-from gateway.asgi import ClientGoneError
+from gateway.answers import Collected, KeptAnswer
+from gateway.asgi import ClientGoneError, Headers
 from gateway.dialects.dialect import BrokenAnswerError, Meter
 from gateway.errors import Refusal, upstream_error, upstream_timeout
 from gateway.sse import EventSplitter, EventTooLargeError, split
@@ -19,6 +20,11 @@ logger = logging.getLogger(__name__)
 # A client that has gone is billed for what the upstream produces. It is given this long to finish, then it is
 # cut.
 DRAIN_S = 60.0
+_HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
 
 
 class _Upstream:
@@ -105,9 +111,8 @@ async def _finish(walk: Walk, client: "_Client", meter: Meter) -> None:
     walk.finished.finish_reason = meter.finish_reason
     usage = meter.measured()
     await walk.settle(usage)
-    if not client.is_gone:  # else it may have been cut, and there is no end to tell
-        await client.write(meter.ending(usage, cost_usd=usd_string(walk.charged_nanousd)))
-        await client.end()
+    if not client.is_gone or client.is_kept:  # else it may have been cut, and there is no end to tell
+        await client.finish(meter.ending(usage, cost_usd=usd_string(walk.charged_nanousd)))
 
 
 async def _break_off(walk: Walk, client: "_Client", meter: Meter, refusal: Refusal) -> None:
@@ -124,10 +129,14 @@ async def _break_off(walk: Walk, client: "_Client", meter: Meter, refusal: Refus
 
 
 class _Client:
-    """The reader of a stream, who may leave at any time; then the upstream is drained for a while."""
+    """The reader of a stream, who may leave at any time; then the upstream is drained for a while.
+
+    If the answer is kept, it is read to its end: the client may come back for it.
+    """
 
     def __init__(self, walk: Walk) -> None:
         self._walk = walk
+        self._collected = Collected() if walk.idempotency is not None else None
         self._watch = asyncio.create_task(walk.exchange.wait_for_disconnect())
         self._gone_at: float | None = None
 
@@ -137,26 +146,36 @@ class _Client:
             self._gone_at = time.monotonic()
         return self._gone_at is not None
 
+    @property
+    def is_kept(self) -> bool:
+        return self._collected is not None and self._collected.is_whole
+
     def has_drained_enough(self) -> bool:
-        return self.is_gone and time.monotonic() - (self._gone_at or 0) > DRAIN_S
+        return self.is_gone and not self.is_kept and time.monotonic() - (self._gone_at or 0) > DRAIN_S
 
     async def start(self) -> None:
-        await self._walk.exchange.start(
-            200,
-            [
-                (b"content-type", b"text/event-stream; charset=utf-8"),
-                (b"cache-control", b"no-cache"),
-                (b"x-accel-buffering", b"no"),
-                *self._walk.headers(),
-            ],
-        )
+        await self._walk.exchange.start(200, [*_HEADERS, *self._walk.headers()])
 
     async def write(self, piece: bytes) -> None:
+        if self._collected is not None:
+            self._collected.add(piece)
         if piece and not self.is_gone:
             try:
                 await self._walk.exchange.write(piece)
             except ClientGoneError:
                 self._gone_at = time.monotonic()
+
+    async def finish(self, ending: bytes) -> None:
+        """The last piece of a whole answer. Who has it can have the answer again."""
+        if self._collected is not None:
+            self._collected.add(ending)
+            if self._collected.is_whole:
+                walk = self._walk
+                kept = KeptAnswer(200, [*_HEADERS, *walk.served_by()], self._collected.body())
+                await walk.plant.answers.keep(walk.exchange.id, kept)
+            self._collected = None
+        await self.write(ending)
+        await self.end()
 
     async def end(self) -> None:
         if not self.is_gone:

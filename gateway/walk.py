@@ -16,7 +16,7 @@ from gateway.plant import Plant
 from gateway.routing import Candidate
 from gateway.windows import Counted
 from keys.authenticating import Credential
-from usage.admission import Admitted
+from usage.admission import Admitted, Idempotency
 from usage.models import UsageRecord
 from usage.recording import FinishedRequest
 
@@ -34,6 +34,8 @@ class Walk:
     candidate: Candidate
     # The models to turn to if no upstream of this one begins an answer.
     others: list[Candidate]
+    # What its `Idempotency-Key` claims. Then its answer is kept.
+    idempotency: Idempotency | None = None
     answer: Answer | None = None
     counted: Counted | None = None
     counted_tokens: int = 0
@@ -98,12 +100,17 @@ class Walk:
 
     def headers(self) -> Headers:
         """What limits the key, and, once there is an answer, who gave it."""
-        headers = self.counted.headers() if self.counted else []
+        return [*self.limits(), *self.served_by()]
+
+    def limits(self) -> Headers:
+        """What limits the key."""
+        return self.counted.headers() if self.counted else []
+
+    def served_by(self) -> Headers:
+        """Who gave the answer, once there is one."""
         if self.answer is None:
-            return headers
-        served_by = self.answer.target.name.encode()
+            return []
         return [
-            *headers,
             (b"x-tollgate-model", self.model.slug.encode()),
-            (b"x-tollgate-upstream", served_by),
+            (b"x-tollgate-upstream", self.answer.target.name.encode()),
         ]

@@ -42,7 +42,8 @@ from usage.recording import FinishedRequest
 ALLOWANCE_OUTPUT_TOKENS = 16_384
 # An allowance that has less than this left serves a request only if no credits can.
 _USEFUL_OUTPUT_TOKENS = 256
-# A request that was not served frees its idempotency key: it may be sent again. One that was refused had none.
+# A request that was not served frees its idempotency key: it may be sent again. One that was refused has none, unless
+# it held something: see `end`.
 _UNSERVED = frozenset({UsageRecord.Outcome.FAILED, UsageRecord.Outcome.INTERRUPTED})
 
 
@@ -170,6 +171,9 @@ class Books:
                 held_tokens=-hold.allowance_tokens,
             )
         self._resolve_budget(hold, spent_nanousd=finished.charged_nanousd)
+        if finished.outcome == UsageRecord.Outcome.REFUSED:
+            # It was admitted, and whoever asked did not hear of it in time.
+            self._freed_claims.append(str(finished.id))
         self.record(finished)
         return True
 

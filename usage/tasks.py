@@ -5,7 +5,7 @@ import logging
 from celery import shared_task
 from django.utils import timezone
 
-from usage import alerting, allowances, anomalies, posting, rollups, sweeping
+from usage import alerting, allowances, anomalies, forgetting, posting, rollups, sweeping
 from usage.models import DailyAllowance
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,12 @@ def roll_up_hours() -> None:
 def post_hours() -> None:
     """Post the hours that have ended to the ledger."""
     posting.post_hours(at=timezone.now())
+
+
+@shared_task(name="usage.forget_idempotency_claims", acks_late=True, ignore_result=True)
+def forget_idempotency_claims() -> None:
+    """Delete the claims of idempotency keys that have held for a day."""
+    forgetting.forget_claims(at=timezone.now())
 
 
 @shared_task(name="usage.aggregate_allowances", acks_late=True, ignore_result=True)

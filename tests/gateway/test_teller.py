@@ -22,8 +22,8 @@ from gateway.teller import Teller
 from tests.gateway.conftest import wait_for
 from tests.invariants import check_books
 from tests.usage.desk import Desk
-from usage.admission import Admitted
-from usage.models import UsageRecord
+from usage.admission import Admitted, Idempotency
+from usage.models import IdempotencyClaim, UsageRecord
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -125,7 +125,8 @@ def test_an_answer_that_comes_too_late_gives_its_hold_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = Desk(credit="1")
-    request = desk.request()
+    claim = Idempotency(digest="a" * 64, body_digest="b" * 64)
+    request = desk.request(idempotency=claim)
     monkeypatch.setattr(telling, "_ADMIT_TIMEOUT_S", 0.3)
 
     async def act(teller: Teller) -> None:
@@ -140,6 +141,7 @@ def test_an_answer_that_comes_too_late_gives_its_hold_back(
 
     run(act, tmp_path)
     assert desk.wallet.available_nanousd == 1_000_000_000
+    assert not IdempotencyClaim.objects.exists()
     check_books(idle=True)
 
 
