@@ -36,7 +36,7 @@ ASSUMED_OUTPUT_TOKENS = 1024
 
 @dataclass(
     slots=True
-)  # not frozen, as the next one: that costs three times as much to make, for every request
+)  # not frozen, as the next one: made for every request, and that costs three times as much
 class Candidate:
     """A model that the request may be served by, its price at the time, and the upstreams to try, by position."""
 

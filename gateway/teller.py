@@ -140,6 +140,8 @@ class Teller:
             await self._keep_up()
             if self._queue:
                 self._busy_since = self._loop.time()
+                # Whoever is about to ask in this turn of the loop shares the batch.
+                await asyncio.sleep(0)
                 await self._process([self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))])
             elif self._is_stopping:
                 break
