@@ -102,6 +102,8 @@ class Hold(models.Model):
     # What the usage record of an interrupted request says: see `usage.recording`.
     request = models.JSONField(default=dict)
     placed_at = models.DateTimeField(default=timezone.now)
+    # The tokens it counts as in its key's minute: see `usage.minutes`.
+    minute_tokens = models.BigIntegerField(default=0)
 
     class Meta:
         constraints: ClassVar = [

@@ -171,7 +171,6 @@ TOPUP_MAXIMUM_USD = Decimal(env.str("TOPUP_MAXIMUM_USD", default="10000"))
 
 # With no provider key in the environment, every model is served by the sandbox upstream at this URL.
 SANDBOX_UPSTREAM_URL = env.str("SANDBOX_UPSTREAM_URL", default="").rstrip("/")
-GATEWAY_PROCESSES = env.int("TOLLGATE_PROCESSES", default=1)
 GATEWAY_MAX_BODY_BYTES = env.int("GATEWAY_MAX_BODY_BYTES", default=4 * 1024 * 1024)
 GATEWAY_CONNECT_TIMEOUT_S = env.float("GATEWAY_CONNECT_TIMEOUT_S", default=5.0)
 GATEWAY_FIRST_BYTE_TIMEOUT_S = env.float("GATEWAY_FIRST_BYTE_TIMEOUT_S", default=60.0)

@@ -105,7 +105,6 @@ class Instance:
             "TOLLGATE_HOME": str(home),
             # Where commands that call the gateway find it.
             "TOLLGATE_URL": self._url,
-            "TOLLGATE_PROCESSES": str(self._command.processes),
             "ALLOWED_HOSTS": environment.allowed_hosts(os.environ, host=self._command.host),
         }
         if self._sandbox_listener:

@@ -36,6 +36,7 @@ from gateway.plant import Plant
 from gateway.request_log import refuse, start_record
 from gateway.streaming import relay
 from gateway.walk import Walk
+from gateway.windows import minute_of
 from keys.authenticating import Credential
 from usage.admission import (
     Admission,
@@ -46,6 +47,7 @@ from usage.admission import (
     Idempotency,
     Repeated,
 )
+from usage.minutes import MinuteExhausted
 from usage.models import UsageRecord
 from usage.recording import FinishedRequest
 
@@ -154,9 +156,7 @@ async def _judge(call: _Call, credential: Credential) -> Walk:
     walk.turn_to(first)
     output = asked.output_limit or min(first.model.max_output_tokens, routing.ASSUMED_OUTPUT_TOKENS)
     walk.counted_tokens = asked.input_tokens + output * asked.choices
-    walk.counted = await plant.windows.count(
-        credential, tokens=walk.counted_tokens, processes=plant.teller.alive_processes
-    )
+    walk.counted = await plant.windows.count(credential, tokens=walk.counted_tokens)
     return walk
 
 
@@ -206,7 +206,11 @@ async def _admit(walk: Walk, *, replaces: bool = False) -> Admitted:
         decision = await plant.teller.admit(_admission(walk, replaces=replaces))
         match decision:
             case Admitted():
+                if decision.minute is not None and walk.counted is not None:
+                    walk.counted.learn(decision.minute)
                 return decision
+            case MinuteExhausted():
+                raise walk.minute_refusal(decision)
             case CreditsInsufficient():
                 raise insufficient_credits(decision, limit_field=walk.dialect.limit_field)
             case BudgetReached():
@@ -247,6 +251,9 @@ def _admission(walk: Walk, *, replaces: bool) -> Admission:
         at=walk.exchange.started_at,
         replaces=replaces,
         idempotency=walk.idempotency,
+        minute_tokens=walk.counted_tokens,
+        # What is replaced has been counted already.
+        minute=None if replaces else minute_of(walk.counted, tokens=walk.counted_tokens),
     )
 
 

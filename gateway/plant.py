@@ -21,6 +21,7 @@ from gateway.journal import Journal
 from gateway.reading import read
 from gateway.teller import Teller
 from gateway.windows import Windows
+from usage import minutes
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Plant:
         """Start even without a database: requests are refused until it is there, and then served."""
         self.teller.start()
         await self._refresh()
+        await self._vouch_for_redis()
         _spare_the_collector()
         self._refreshing = asyncio.create_task(self._keep_fresh())
 
@@ -61,6 +63,12 @@ class Plant:
     def _describe_upstreams(self) -> object:
         """What the heartbeat says of the upstreams."""
         return self.upstreams.health.described(time.monotonic(), timezone.now())
+
+    async def _vouch_for_redis(self) -> None:
+        """A Redis as new as the instance has missed nothing. Else the teller counts the first minute."""
+        with contextlib.suppress(Refusal):
+            if not await read(minutes.has_begun_since, at=timezone.now() - minutes.WINDOW):
+                await self.windows.vouch()
 
     async def _keep_fresh(self) -> None:
         while True:

@@ -71,13 +71,15 @@ class RedisPipe:
     async def _connect(self) -> "_Connection":
         async with asyncio.timeout(TIMEOUT_S):
             connection = await self._open()
+        # All at once: to a Redis that is slow, one round trip is as much as can be waited for.
+        greeting: list[tuple[str, ...]] = []
         if self._address.get("password"):
             who = [self._address["username"]] if self._address.get("username") else []
-            await connection.ask("AUTH", *who, self._address["password"])
+            greeting.append(("AUTH", *who, self._address["password"]))
         if self._address.get("db"):
-            await connection.ask("SELECT", self._address["db"])
-        for script in self._scripts:
-            await connection.ask("SCRIPT", "LOAD", script)
+            greeting.append(("SELECT", str(self._address["db"])))
+        greeting += [("SCRIPT", "LOAD", script) for script in self._scripts]
+        await asyncio.gather(*[connection.send(*command) for command in greeting])
         self._connection = connection
         return connection
 

@@ -46,8 +46,7 @@ _BEAT = """
     INSERT INTO billing_gatewayprocess (id, started_at, heartbeat_at, upstreams) VALUES ($1, now(), now(), $2)
     ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), upstreams = excluded.upstreams
 """
-_ALIVE = "SELECT count(*) FROM billing_gatewayprocess WHERE heartbeat_at > now() - interval '15 seconds'"
-_STATEMENTS = (batches.OPEN, batches.WRITE, recording.INSERT, _BEAT, _ALIVE)
+_STATEMENTS = (batches.OPEN, batches.WRITE, recording.INSERT, _BEAT)
 
 
 @dataclass(slots=True, eq=False)
@@ -76,7 +75,6 @@ class Teller:
 
     def __init__(self, *, process_id: uuid.UUID, journal: Journal) -> None:
         self.process_id = process_id
-        self.alive_processes = settings.GATEWAY_PROCESSES
         # What each beat says of the upstreams, as JSON.
         self.health: Callable[[], object] = dict
         self._journal = journal
@@ -286,10 +284,7 @@ class Teller:
             pipe.close()
 
     async def _beat(self, pipe: PostgresPipe) -> None:
-        (alive,) = await pipe.commit(
-            Call(_BEAT, [str(self.process_id), orjson.dumps(self.health()).decode()]), Call(_ALIVE, [])
-        )
-        self.alive_processes = max(int(alive), 1)
+        await pipe.commit(Call(_BEAT, [str(self.process_id), orjson.dumps(self.health()).decode()]))
         self._beat_at = self._loop.time() + _HEARTBEAT_S
 
     async def _connected(self) -> PostgresPipe | None:

@@ -14,9 +14,10 @@ from gateway.metering import Usage
 from gateway.parsing import Asked
 from gateway.plant import Plant
 from gateway.routing import Candidate
-from gateway.windows import Counted
+from gateway.windows import Counted, refusal_by_teller
 from keys.authenticating import Credential
 from usage.admission import Admitted, Idempotency
+from usage.minutes import MinuteExhausted
 from usage.models import UsageRecord
 from usage.recording import FinishedRequest
 
@@ -77,8 +78,17 @@ class Walk:
         """Have the minute count what the request used instead of what it was estimated at."""
         if self.counted is not None:
             self.plant.windows.correct(
-                self.credential, self.counted, difference=used_tokens - self.counted_tokens
+                self.credential, self.counted, tokens=used_tokens - self.counted_tokens
             )
+
+    def minute_refusal(self, decision: MinuteExhausted) -> Refusal:
+        """The refusal of the teller, who knows more of the minute than Redis; which is told not to count it."""
+        counted = self.counted
+        if counted is None:
+            raise TypeError("only a request that was counted can exceed its minute")
+        self.plant.windows.correct(self.credential, counted, requests=-1, tokens=-self.counted_tokens)
+        self.counted = None
+        return refusal_by_teller(counted, decision, tokens=self.counted_tokens)
 
     @property
     def charged_nanousd(self) -> int:

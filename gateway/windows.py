@@ -1,13 +1,14 @@
 """Stage 4: requests and tokens a minute, of one key, over all processes.
 
 The minute slides: a request counts for 60 seconds, in steps of one. One Redis round trip runs one Lua script,
-so the count is exact whatever runs in parallel. While Redis does not answer within 100 ms, each process
-counts by itself, with its share of the limit: together they never exceed it. A refused request is not
-counted.
+so the count is exact whatever runs in parallel. Where Redis does not answer within 100 ms, and for the minute after it
+was emptied or started anew, it does not know the whole minute: then the teller counts it from what is admitted
+(`usage.minutes`), which is as exact and costs more. A refused request is not counted.
 """
 
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from gateway.asgi import Headers
 from gateway.errors import Refusal, rate_limit_exceeded
 from gateway.redis_pipe import RedisAway, RedisPipe
 from keys.authenticating import Credential
+from usage.minutes import Minute, MinuteExhausted, MinuteState
 
 logger = logging.getLogger(__name__)
 
@@ -24,12 +26,17 @@ _PAUSE_S = 1.0
 _MINUTE_S = 60
 _SECOND_MS = 1000
 _NO_LIMIT = -1
-_LOCAL_KEYS = 10_000
 _COUNT = (Path(__file__).parent / "window.lua").read_text()
 # A counter that has gone meanwhile must not come back without an expiry.
 _CORRECT = """
-if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then redis.call('HINCRBY', KEYS[1], ARGV[1], ARGV[2]) end
+if redis.call('HEXISTS', KEYS[1], 'r' .. ARGV[1]) == 1 then
+  for kind, change in pairs({r = ARGV[2], t = ARGV[3]}) do
+    redis.call('HINCRBY', KEYS[1], kind .. ARGV[1], change)
+    redis.call('HINCRBY', KEYS[1], string.upper(kind), change)
+  end
+end
 """
+_VOUCH = "return redis.call('SET', KEYS[1], redis.call('TIME')[1] - 61, 'NX')"
 
 
 @dataclass(slots=True)
@@ -42,8 +49,13 @@ class Counted:
     tokens: int
     reset_ms: int
     retry_ms: int
-    second: int  # of the clock that counted; a correction goes to the same one
+    second: int  # of the clock that counted; a correction goes to the same one. 0: Redis has not counted it
     refused: str  # `requests`, `tokens` or empty
+    is_known: bool  # Redis knows the whole minute; else the teller has to count it
+
+    def learn(self, state: MinuteState) -> None:
+        """Take over what the teller has counted."""
+        self.requests, self.tokens, self.reset_ms = state.requests, state.tokens, _MINUTE_S * _SECOND_MS
 
     def headers(self) -> Headers:
         """OpenAI's `x-ratelimit-*` headers; what has no limit has no headers."""
@@ -66,108 +78,88 @@ class Counted:
 
 
 class Windows:
-    """The sliding minutes of all keys, in Redis, and in this process while Redis is away."""
+    """The sliding minutes of all keys, in Redis."""
 
     def __init__(self) -> None:
-        self._redis = RedisPipe(settings.REDIS_URL, _COUNT, _CORRECT)
-        self._local = LocalMinutes()
+        self._redis = RedisPipe(settings.REDIS_URL, _COUNT, _CORRECT, _VOUCH)
         self._away_until = 0.0
 
-    async def count(self, credential: Credential, *, tokens: int, processes: int) -> Counted | None:
+    async def vouch(self) -> None:
+        """Tell a new Redis that it knows the last minute: nothing was admitted in it."""
+        with suppress(RedisAway):
+            await self._redis.run(_VOUCH, "minute:since")
+
+    async def count(self, credential: Credential, *, tokens: int) -> Counted | None:
         """Count one request of about this many tokens; None for a key without limits. Raises Refusal (429)."""
         if credential.requests_per_minute is None and credential.tokens_per_minute is None:
             return None
-        counted = await self._count(credential, tokens=tokens, processes=processes)
+        counted = await self._ask(credential, tokens=tokens, counts=True)
         if counted.refused:
-            raise _refusal(counted, tokens=tokens)
+            raise refusal_of(counted, tokens=tokens)
         return counted
 
-    def correct(self, credential: Credential, counted: Counted, *, difference: int) -> None:
+    async def look(self, credential: Credential) -> Counted | None:
+        """The minute as it is, without another request; None for a key without limits, or while Redis is away."""
+        if credential.requests_per_minute is None and credential.tokens_per_minute is None:
+            return None
+        counted = await self._ask(credential, tokens=0, counts=False)
+        return counted if counted.second else None
+
+    def correct(self, credential: Credential, counted: Counted, *, requests: int = 0, tokens: int) -> None:
         """Add what a request used beyond its estimate (or give back the rest), in the second it was counted in."""
-        self._local.add(credential.key_id, counted.second, difference)
-        if credential.tokens_per_minute is None or not difference or time.monotonic() < self._away_until:
+        if not counted.second or not (tokens or requests) or time.monotonic() < self._away_until:
             return
         try:
             # Nobody waits for it: it comes before whatever this process counts next.
-            self._redis.tell(_CORRECT, _name(credential.key_id), f"t{counted.second}", difference)
+            self._redis.tell(_CORRECT, _name(credential.key_id), counted.second, requests, tokens)
         except RedisAway as error:
             self._stay_away(error)
 
     async def close(self) -> None:
         await self._redis.close()
 
-    async def _count(self, credential: Credential, *, tokens: int, processes: int) -> Counted:
+    async def _ask(self, credential: Credential, *, tokens: int, counts: bool) -> Counted:
         limits = (credential.requests_per_minute, credential.tokens_per_minute)
         if time.monotonic() >= self._away_until:
             arguments = [_NO_LIMIT if limit is None else limit for limit in limits]
             try:
-                answer = await self._redis.run(_COUNT, _name(credential.key_id), *arguments, tokens)
+                answer = await self._redis.run(
+                    _COUNT, _name(credential.key_id), *arguments, tokens, int(counts)
+                )
             except RedisAway as error:
                 self._stay_away(error)
             else:
-                allowed, requests, counted_tokens, reset_ms, retry_ms, second, refused = answer
-                if allowed:
-                    self._local.count(credential.key_id, second, tokens)
+                _allowed, requests, counted_tokens, reset_ms, retry_ms, second, refused, knows = answer
                 return Counted(
-                    *limits, requests, counted_tokens, reset_ms, retry_ms, second, refused.decode()
+                    *limits,
+                    requests,
+                    counted_tokens,
+                    reset_ms,
+                    retry_ms,
+                    second,
+                    refused.decode(),
+                    bool(knows),
                 )
-        shares = [None if limit is None else limit // max(processes, 1) for limit in limits]
-        return self._local.judge(credential.key_id, int(time.time()), tokens, limits=limits, shares=shares)
+        return Counted(*limits, 1, tokens, _MINUTE_S * _SECOND_MS, 0, second=0, refused="", is_known=False)
 
     def _stay_away(self, error: RedisAway) -> None:
         if time.monotonic() >= self._away_until:
-            logger.warning("Redis is away (%s); counting by process", error)
+            logger.warning("Redis is away (%s); the teller counts the minutes", error)
         self._away_until = time.monotonic() + _PAUSE_S
 
 
-class LocalMinutes:
-    """The minutes of this process alone. It counts all the time, so that it knows them when Redis goes away."""
+def minute_of(counted: Counted | None, *, tokens: int) -> Minute | None:
+    """What the teller has to count because Redis cannot; None where Redis has."""
+    if counted is None or counted.is_known:
+        return None
+    return Minute(counted.limit_requests, counted.limit_tokens, tokens)
 
-    def __init__(self) -> None:
-        self._minutes: dict[int, dict[int, list[int]]] = {}
 
-    def count(self, key_id: int, second: int, tokens: int) -> None:
-        if len(self._minutes) > _LOCAL_KEYS:
-            self._minutes = {
-                key: kept for key, kept in self._minutes.items() if second - max(kept) <= _MINUTE_S
-            }
-        seconds = self._minutes.setdefault(key_id, {})
-        if second not in seconds:
-            for old in [old for old in seconds if second - old > _MINUTE_S]:
-                del seconds[old]
-            seconds[second] = [0, 0]
-        seconds[second][0] += 1
-        seconds[second][1] += tokens
-
-    def add(self, key_id: int, second: int, tokens: int) -> None:
-        entry = self._minutes.get(key_id, {}).get(second)
-        if entry is not None:
-            entry[1] += tokens
-
-    def judge(
-        self,
-        key_id: int,
-        second: int,
-        tokens: int,
-        *,
-        limits: tuple[int | None, int | None],
-        shares: list[int | None],
-    ) -> Counted:
-        """Count the request within this process's shares of the limits, or refuse it."""
-        live = sorted(
-            (old, requests, counted)
-            for old, (requests, counted) in self._minutes.get(key_id, {}).items()
-            if second - old <= _MINUTE_S
-        )
-        used = [sum(entry[1] for entry in live), sum(entry[2] for entry in live)]
-        reset_ms = 1000 * max((entry[0] + _MINUTE_S + 1 - second for entry in live), default=_MINUTE_S + 1)
-        for index, (what, asked) in enumerate((("requests", 1), ("tokens", tokens))):
-            share = shares[index]
-            if share is not None and used[index] + asked > share:
-                retry_ms = _fits_in(live, index + 1, used[index] + asked - share, second)
-                return Counted(*limits, used[0], used[1], reset_ms, retry_ms, second, what)
-        self.count(key_id, second, tokens)
-        return Counted(*limits, used[0] + 1, used[1] + tokens, 1000 * (_MINUTE_S + 1), 0, second, "")
+def refusal_by_teller(counted: Counted, decision: MinuteExhausted, *, tokens: int) -> Refusal:
+    """The refusal of a request whose minute the teller has counted."""
+    counted.learn(decision.state)
+    counted.refused, counted.retry_ms = decision.what, decision.state.oldest_leaves_ms
+    return refusal_of(counted, tokens=tokens)
 
 
 def duration(milliseconds: int) -> str:
@@ -181,19 +173,12 @@ def duration(milliseconds: int) -> str:
     return f"{int(minutes)}m{int(rest)}s"
 
 
-def _fits_in(live: list[tuple[int, int, int]], index: int, excess: int, second: int) -> int:
-    for entry in live:
-        excess -= entry[index]
-        if excess <= 0:
-            return 1000 * (entry[0] + _MINUTE_S + 1 - second)
-    return 1000 * (_MINUTE_S + 1)
-
-
 def _name(key_id: int) -> str:
     return f"minute:{{{key_id}}}"
 
 
-def _refusal(counted: Counted, *, tokens: int) -> Refusal:
+def refusal_of(counted: Counted, *, tokens: int) -> Refusal:
+    """The 429 that says which limit of the key it is, and when it frees."""
     by_requests = counted.refused == "requests"
     return rate_limit_exceeded(
         what=counted.refused,

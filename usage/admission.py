@@ -5,6 +5,7 @@ import uuid
 from dataclasses import dataclass
 
 from catalog.pricing import TokenPrice
+from usage.minutes import Minute, MinuteExhausted, MinuteState
 from usage.recording import FinishedRequest
 
 
@@ -38,6 +39,9 @@ class Admission:
     # It has been admitted before, for another model: that hold is taken back before this is decided.
     replaces: bool = False
     idempotency: Idempotency | None = None
+    # Tokens it counts as in its key's minute. `minute`: to be judged here, because Redis cannot.
+    minute_tokens: int = 0
+    minute: Minute | None = None
 
     @property
     def least_output_tokens(self) -> int:
@@ -67,6 +71,7 @@ class Admitted:
 
     output_limit: int
     held_nanousd: int
+    minute: MinuteState | None = None  # where it was judged here, with this request in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,4 +121,12 @@ class Repeated:
     is_same_body: bool
 
 
-Decision = Admitted | PolicyChanged | CreditsInsufficient | BudgetReached | AllowanceExhausted | Repeated
+Decision = (
+    Admitted
+    | PolicyChanged
+    | CreditsInsufficient
+    | BudgetReached
+    | AllowanceExhausted
+    | Repeated
+    | MinuteExhausted
+)

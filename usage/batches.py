@@ -11,8 +11,9 @@ import psycopg
 
 from billing.wallets import Connection, Cursor
 
-# Accounts, keys, days, ids of ended requests, idempotency keys; answers one JSON text.
-OPEN = "SELECT usage_open_books($1, $2, $3, $4, $5)"
+# Accounts, keys, days, ids of ended requests, idempotency keys, keys whose minute is counted, since which id; answers
+# one JSON text.
+OPEN = "SELECT usage_open_books($1, $2, $3, $4, $5, $6, $7)"
 # Wallets, budgets, resolved budgets, begun and changed allowances, holds, claims, ids of freed claims.
 WRITE = "SELECT usage_write_books($1, $2, $3, $4, $5, $6, $7, $8)"
 

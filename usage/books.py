@@ -13,7 +13,7 @@ import datetime as dt
 import uuid
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import orjson
@@ -34,6 +34,7 @@ from usage.admission import (
     Repeated,
 )
 from usage.batches import OPEN, WRITE, Call, array, as_json, execute
+from usage.minutes import WINDOW, MinuteExhausted, MinuteState, first_id_since
 from usage.models import UsageRecord
 from usage.recording import FinishedRequest
 
@@ -42,6 +43,7 @@ from usage.recording import FinishedRequest
 ALLOWANCE_OUTPUT_TOKENS = 16_384
 # An allowance that has less than this left serves a request only if no credits can.
 _USEFUL_OUTPUT_TOKENS = 256
+_EPOCH = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 # A request that was not served frees its idempotency key: it may be sent again. One that was refused has none, unless
 # it held something: see `end`.
 _UNSERVED = frozenset({UsageRecord.Outcome.FAILED, UsageRecord.Outcome.INTERRUPTED})
@@ -87,6 +89,7 @@ class Books:
     _allowances: dict[tuple[int, dt.date], _Allowance]
     _holds: dict[str, _Hold]
     _claims: dict[tuple[int, str], _Claim]
+    _minutes: dict[int, MinuteState]
     _allowance_changes: dict[tuple[int, dt.date], Counter[str]] = field(default_factory=dict)
     _begun_allowances: list[dict[str, Any]] = field(default_factory=list)
     _resolved_budgets: list[dict[str, Any]] = field(default_factory=list)
@@ -98,7 +101,7 @@ class Books:
     @classmethod
     def of(cls, answer: str | bytes) -> Self:
         """The books that the answer to `question` opens."""
-        wallets, versions, budget_rows, allowances, holds, claims = orjson.loads(answer)
+        wallets, versions, budget_rows, allowances, holds, claims, minutes = orjson.loads(answer)
         return cls(
             _wallets={row[0]: WalletState(*row) for row in wallets or ()},
             _versions={row[0]: (row[1], row[2]) for row in versions or ()},
@@ -109,6 +112,7 @@ class Books:
             _allowances={(row[0], _date(row[1])): _Allowance(*row[2:]) for row in allowances or ()},
             _holds={row[0]: _Hold.of(row) for row in holds or ()},
             _claims={(row[0], row[1]): _Claim(row[2], row[3]) for row in claims or ()},
+            _minutes={row[0]: MinuteState(*row[1:]) for row in minutes or ()},
         )
 
     def admit(self, request: Admission) -> Decision:
@@ -117,6 +121,19 @@ class Books:
             self._take_back(request)
         if self._versions.get(request.finished.key_id) != (request.key_version, request.account_version):
             return PolicyChanged()
+        if request.minute is None:
+            return self._admit_once(request)
+        state = self._minutes.setdefault(request.finished.key_id, MinuteState())
+        if what := state.refuses(request.minute):
+            return MinuteExhausted(what, replace(state))
+        decision = self._admit_once(request)
+        if isinstance(decision, Admitted):
+            state.add(request.minute)
+            return replace(decision, minute=replace(state))
+        return decision
+
+    def _admit_once(self, request: Admission) -> Decision:
+        """Whether it may be paid for, unless its idempotency key is taken."""
         if request.idempotency is None:
             return self._judge(request)
         claimed = self._claims.get((request.finished.key_id, request.idempotency.digest))
@@ -353,6 +370,7 @@ class Books:
                 "budget_period_start": budget.period_start if budget else None,
                 "request": request.finished,
                 "placed_at": request.at,
+                "minute_tokens": request.minute_tokens,
             }
         )
 
@@ -375,6 +393,8 @@ def question(*, admissions: Sequence[Admission], ended: Sequence[FinishedRequest
             array(days),
             array(resolved),
             as_json(claimed),
+            array({a.finished.key_id for a in admissions if a.minute is not None}),
+            str(first_id_since(min((a.at for a in admissions), default=_EPOCH) - WINDOW)),
         ],
     )
 

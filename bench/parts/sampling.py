@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from types import FrameType
 from typing import Any
 
@@ -86,7 +86,7 @@ _sampler = Sampler()
 async def application(
     scope: MutableMapping[str, Any],
     receive: Callable[[], Awaitable[Any]],
-    send: Callable[[Any], Awaitable[None]],
+    send: Callable[[Any], Coroutine[Any, Any, None]],
 ) -> None:
     """The ASGI application."""
     if scope["type"] != "http" or not scope["path"].startswith("/bench/"):

@@ -99,7 +99,7 @@ def test_a_command_gets_what_the_settings_read_and_nothing_else() -> None:
         "OPENAI_API_KEY": "k",
         "SECRET_KEY": "s",
     }
-    assert {"DATABASE_URL", "REDIS_URL", "ALLOWED_HOSTS", "TOLLGATE_PROCESSES"} <= environment.setting_names()
+    assert {"DATABASE_URL", "REDIS_URL", "ALLOWED_HOSTS"} <= environment.setting_names()
 
 
 def test_the_address_of_the_embedded_database_is_read_whole(tmp_path: Path) -> None:

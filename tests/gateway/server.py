@@ -50,7 +50,6 @@ class GatewayServer:
             "DATABASE_URL": database_url(),
             "SANDBOX_UPSTREAM_URL": sandbox_url,
             "TOLLGATE_HOME": str(home),
-            "TOLLGATE_PROCESSES": str(processes),
             "LOG_LEVEL": "INFO",
             **(env or {}),
         }

@@ -1,4 +1,4 @@
-"""Redis stopped, hung, slow, flushed, restarted: clients notice nothing, and money is exact."""
+"""Redis stopped, hung, slow, flushed, restarted: the limits hold, clients notice nothing, money is exact."""
 
 import contextlib
 import time
@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("a Redis of its own")]
 
 PREMIUM = {"tier": Model.Tier.PREMIUM, "input_price": "5", "output_price": "25"}
 COST = 3 * 5_000 + 2 * 25_000
+LIMIT = 10
 PER_SECOND = 80
 ADDED_P99_S = 0.15
 # A machine that does other things too adds time of its own, but not three times running.
@@ -104,6 +105,36 @@ def site(django_db_setup: None, sandbox_url: str, tmp_path_factory: pytest.TempP
 @pytest.fixture
 def pair(stage: Stage, site: Site) -> Stage:
     return replace(stage, gateway=site.gateway)
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_no_more_are_served_in_a_minute_than_the_limit_whatever_redis_does(
+    pair: Stage, site: Site, fault: Fault
+) -> None:
+    model = pair.model(**PREMIUM)
+    account = pair.account(credit="1")
+    secret = make_key(account, requests_per_minute=LIMIT).secret
+    body = chat(model, max_tokens=2, sandbox={"output_tokens": 2})
+    _settle_down(pair, site, body)
+
+    def ask(index: int, times: int) -> list[int]:
+        with site.gateway.client_of(index) as client:
+            headers = {"authorization": f"Bearer {secret}"}
+            return [
+                client.post("chat/completions", json=body, headers=headers).status_code for _ in range(times)
+            ]
+
+    statuses = ask(0, 6)
+    assert statuses == [200] * 6  # all by one process: the other has not seen them
+    with fault(site):
+        statuses += ask(1, LIMIT) + ask(0, LIMIT)
+    time.sleep(1.2)  # until it is asked again
+    statuses += ask(1, LIMIT) + ask(0, LIMIT)
+
+    assert set(statuses) <= {200, 429}
+    assert statuses.count(200) <= LIMIT
+    wait_for(lambda: UsageRecord.objects.filter(account=account).count() == len(statuses))
+    assert Wallet.objects.get(account=account).balance_nanousd == 10**9 - COST * statuses.count(200)
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)

@@ -1,10 +1,9 @@
 """The sliding minute of a key: exact over processes, in Redis and without it."""
 
-import itertools
 from concurrent.futures import ThreadPoolExecutor
 
 from accounts.models import Plan
-from gateway.windows import LocalMinutes, duration
+from gateway.windows import duration
 from tests.factories import make_key
 from tests.gateway.conftest import Stage, chat
 
@@ -78,38 +77,6 @@ def test_a_refused_request_leaves_its_tokens_to_others(stage: Stage) -> None:
     refused = [stage.post(issued.secret, chat(model, max_tokens=400)) for _ in range(3)]
 
     assert [answer.status_code for answer in refused] == [402, 402, 402]
-
-
-def test_a_process_alone_never_lets_more_through_than_its_share() -> None:
-    minutes = LocalMinutes()
-    shares = {"limits": (10, None), "shares": [5, None]}
-
-    verdicts = [minutes.judge(1, 1_000 + second, 0, **shares).refused for second in range(10)]  # type: ignore[arg-type]
-
-    assert verdicts == [""] * 5 + ["requests"] * 5
-    served = [second for second in range(1_000, 1_200) if not minutes.judge(1, second, 0, **shares).refused]  # type: ignore[arg-type]
-    for start in served:
-        assert len([second for second in served if start <= second < start + 60]) <= 5
-
-
-def test_a_process_alone_says_when_enough_tokens_will_be_free() -> None:
-    minutes = LocalMinutes()
-    for second, tokens in ((0, 40), (10, 40)):
-        minutes.count(1, second, tokens)
-
-    refused = minutes.judge(1, 20, 50, limits=(None, 100), shares=[None, 100])
-
-    assert refused.refused == "tokens"
-    assert refused.retry_ms == (0 + 61 - 20) * 1000
-
-
-def test_minutes_of_many_keys_do_not_pile_up() -> None:
-    minutes = LocalMinutes()
-
-    for key, second in zip(range(30_000), itertools.count(0), strict=False):
-        minutes.count(key, second, 1)
-
-    assert len(minutes._minutes) <= 10_001
 
 
 def test_durations_read_as_openai_writes_them() -> None:

@@ -9,10 +9,11 @@ import django.utils.timezone
 from django.db import migrations, models
 
 OPEN = """
-CREATE FUNCTION usage_open_books(accounts bigint[], keys bigint[], days date[], ended uuid[], asked json)
+CREATE FUNCTION usage_open_books(accounts bigint[], keys bigint[], days date[], ended uuid[], asked json,
+    counted bigint[], since uuid)
 RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
-    wallets json; versions json; budgets json; allowances json; holds json; claims json;
+    wallets json; versions json; budgets json; allowances json; holds json; claims json; minutes json;
     has_made_wallets boolean := false;
 BEGIN
     LOOP
@@ -50,7 +51,21 @@ BEGIN
         FROM json_to_recordset(asked) AS a (key_id bigint, digest text)
         JOIN usage_idempotencyclaim c ON c.key_id = a.key_id AND c.digest = a.digest;
     END IF;
-    RETURN json_build_array(wallets, versions, budgets, allowances, holds, claims);
+    IF cardinality(counted) > 0 THEN
+        SELECT json_agg(json_build_array(key_id, requests, tokens, leaves_ms)) INTO minutes FROM (
+            SELECT key_id, count(*) AS requests, sum(tokens) AS tokens,
+                greatest(1000, 61000 - (extract(epoch FROM clock_timestamp() - min(began)) * 1000)::bigint) AS leaves_ms
+            FROM (
+                SELECT key_id, input_tokens::bigint + output_tokens AS tokens, started_at AS began
+                FROM usage_usagerecord WHERE key_id = ANY(counted) AND id >= since AND outcome <> 'refused'
+                UNION ALL
+                SELECT key_id, minute_tokens, placed_at FROM billing_hold
+                WHERE key_id = ANY(counted) AND request_id >= since
+            ) AS admitted
+            GROUP BY key_id
+        ) AS counts;
+    END IF;
+    RETURN json_build_array(wallets, versions, budgets, allowances, holds, claims, minutes);
 END $$;
 """
 WRITE = """
@@ -92,9 +107,9 @@ BEGIN
     END IF;
     IF holds IS NOT NULL THEN
         INSERT INTO billing_hold (request_id, account_id, key_id, process_id, amount_nanousd, allowance_day,
-            allowance_tokens, budget_period_start, request, placed_at)
+            allowance_tokens, budget_period_start, request, placed_at, minute_tokens)
         SELECT request_id, account_id, key_id, process_id, amount_nanousd, allowance_day, allowance_tokens,
-            budget_period_start, request, placed_at
+            budget_period_start, request, placed_at, minute_tokens
         FROM json_populate_recordset(NULL::billing_hold, holds);
     END IF;
     IF claims IS NOT NULL THEN
@@ -117,7 +132,7 @@ class Migration(migrations.Migration):
     """Two functions, and the claims that they read and write."""
 
     dependencies = [
-        ("billing", "0002_ledger_triggers"),
+        ("billing", "0004_minute_of_a_hold"),
         ("usage", "0002_spike_length_and_mail_lease"),
     ]
 

@@ -1,0 +1,71 @@
+"""The last minute of a key, counted from what was admitted: for when Redis, which counts it otherwise, cannot know it.
+
+Everything admitted is either still held or recorded, and both are written under the lock of the account's wallet, so
+the count is exact over all processes.
+"""
+
+import datetime as dt
+import uuid
+from dataclasses import dataclass
+from typing import Literal
+
+from billing.models import Hold
+from usage.models import UsageRecord
+
+# As in `gateway/window.lua`: a second longer than the minute, for what began at its very edge.
+WINDOW = dt.timedelta(seconds=61)
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """What a request asks of its key's minute. None: no limit. `tokens` is its own estimate."""
+
+    requests_limit: int | None
+    tokens_limit: int | None
+    tokens: int
+
+
+@dataclass(slots=True)
+class MinuteState:
+    """What is counted in a key's minute, and in how many milliseconds the oldest of it leaves."""
+
+    requests: int = 0
+    tokens: int = 0
+    oldest_leaves_ms: int = 61_000
+
+    def refuses(self, minute: Minute) -> Literal["requests", "tokens", ""]:
+        """The limit that one more request would exceed; empty: none."""
+        if minute.requests_limit is not None and self.requests >= minute.requests_limit:
+            return "requests"
+        if minute.tokens_limit is not None and self.tokens + minute.tokens > minute.tokens_limit:
+            return "tokens"
+        return ""
+
+    def add(self, minute: Minute) -> None:
+        """Count one more request."""
+        self.requests += 1
+        self.tokens += minute.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class MinuteExhausted:
+    """The request does not fit into its key's minute."""
+
+    what: Literal["requests", "tokens"]
+    state: MinuteState
+
+
+def first_id_since(at: dt.datetime) -> uuid.UUID:
+    """The lowest id that a request of this moment or later can have: ids are UUIDv7, RFC 9562."""
+    milliseconds = int(at.timestamp() * 1000)
+    return uuid.UUID(int=(milliseconds << 80) | (7 << 76) | (2 << 62))
+
+
+def has_begun_since(*, at: dt.datetime) -> bool:
+    """Whether any request has been admitted since, or still runs."""
+    return (
+        Hold.objects.exists()
+        or UsageRecord.objects.filter(pk__gte=first_id_since(at))
+        .exclude(outcome=UsageRecord.Outcome.REFUSED)
+        .exists()
+    )
