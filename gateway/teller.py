@@ -20,7 +20,7 @@ from django.conf import settings
 from gateway.errors import temporarily_unavailable
 from gateway.journal import Journal
 from gateway.postgres_pipe import CallRefused, PostgresAway, PostgresPipe, first_line
-from usage import batches, books, recording
+from usage import batches, opening, recording
 from usage.admission import Admission, Admitted, Decision
 from usage.batches import Call
 from usage.books import Books
@@ -217,7 +217,7 @@ class Teller:
         admitting = [item.request for item in batch if isinstance(item, _Admit)]
         try:
             async with asyncio.timeout(_BATCH_TIMEOUT_S):
-                (answer,) = await pipe.ask(books.question(admissions=admitting, ended=settling))
+                (answer,) = await pipe.ask(opening.question(admissions=admitting, ended=settling))
                 opened = Books.of(answer)
                 for finished in settling:
                     if not opened.end(finished):

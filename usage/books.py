@@ -6,13 +6,12 @@ anyone; the second writes it all back. What takes a hold away is `DELETE … RET
 whoever gets its row, once.
 
 How the two calls reach PostgreSQL is not said here: the teller sends them without waiting (`gateway.teller`), everyone
-else with `open_books` and `write` on a connection that is inside a transaction.
+else with `usage.opening` and `write` on a connection that is inside a transaction.
 """
 
 import datetime as dt
 import uuid
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -33,8 +32,8 @@ from usage.admission import (
     PolicyChanged,
     Repeated,
 )
-from usage.batches import OPEN, WRITE, Call, array, as_json, execute
-from usage.minutes import WINDOW, MinuteExhausted, MinuteState, first_id_since
+from usage.batches import WRITE, Call, array, as_json, execute
+from usage.minutes import MinuteExhausted, MinuteState
 from usage.models import UsageRecord
 from usage.recording import FinishedRequest
 
@@ -43,7 +42,6 @@ from usage.recording import FinishedRequest
 ALLOWANCE_OUTPUT_TOKENS = 16_384
 # An allowance that has less than this left serves a request only if no credits can.
 _USEFUL_OUTPUT_TOKENS = 256
-_EPOCH = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 # A request that was not served frees its idempotency key: it may be sent again. One that was refused has none, unless
 # it held something: see `end`.
 _UNSERVED = frozenset({UsageRecord.Outcome.FAILED, UsageRecord.Outcome.INTERRUPTED})
@@ -373,38 +371,6 @@ class Books:
                 "minute_tokens": request.minute_tokens,
             }
         )
-
-
-def question(*, admissions: Sequence[Admission], ended: Sequence[FinishedRequest]) -> Call:
-    """What opens the books of a batch: its one row and column is for `Books.of`."""
-    accounts = sorted({a.finished.account_id for a in admissions} | {e.account_id for e in ended})
-    days = {a.at.date() for a in admissions if a.draws_allowance}
-    resolved = [str(e.id) for e in ended] + [str(a.finished.id) for a in admissions if a.replaces]
-    claimed = [
-        {"key_id": a.finished.key_id, "digest": a.idempotency.digest}
-        for a in admissions
-        if a.idempotency is not None
-    ]
-    return Call(
-        OPEN,
-        [
-            array(accounts),
-            array({a.finished.key_id for a in admissions}),
-            array(days),
-            array(resolved),
-            as_json(claimed),
-            array({a.finished.key_id for a in admissions if a.minute is not None}),
-            str(first_id_since(min((a.at for a in admissions), default=_EPOCH) - WINDOW)),
-        ],
-    )
-
-
-def open_books(
-    connection: Connection, *, admissions: Sequence[Admission], ended: Sequence[FinishedRequest]
-) -> Books:
-    """Lock the accounts of a batch and read what its decisions rest on, in the caller's transaction."""
-    (row,) = execute(connection, question(admissions=admissions, ended=ended)).fetchall()
-    return Books.of(row[0])
 
 
 def _date(text: str) -> dt.date:

@@ -6,7 +6,7 @@ import logging
 from django.db import connection, transaction
 
 from billing import wallets
-from usage import books
+from usage import opening
 from usage.models import UsageRecord
 from usage.recording import FinishedRequest
 
@@ -40,7 +40,7 @@ def sweep(*, at: dt.datetime, grace: dt.timedelta = GRACE) -> int:
     while orphans := _orphans(grace):
         with transaction.atomic():
             raw = wallets.borrowed_connection()
-            opened = books.open_books(raw, admissions=(), ended=orphans)
+            opened = opening.open_books(raw, admissions=(), ended=orphans)
             resolved += sum(opened.end(_interrupted(orphan, at)) for orphan in orphans)
             opened.write(raw)
         if len(orphans) < _BATCH:

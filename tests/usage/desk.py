@@ -12,7 +12,7 @@ from billing.models import Wallet
 from catalog.models import Model
 from catalog.pricing import TokenPrice
 from tests.factories import make_account, make_key, make_model, now
-from usage import books
+from usage import opening
 from usage.admission import Admission, Decision
 from usage.models import DailyAllowance, UsageRecord
 from usage.recording import FinishedRequest
@@ -65,7 +65,7 @@ class Desk:
 
     def admit(self, *requests: Admission) -> list[Decision]:
         with transaction.atomic():
-            opened = books.open_books(wallets.borrowed_connection(), admissions=requests, ended=())
+            opened = opening.open_books(wallets.borrowed_connection(), admissions=requests, ended=())
             decisions = [opened.admit(request) for request in requests]
             opened.write(wallets.borrowed_connection())
         return decisions
@@ -76,7 +76,7 @@ class Desk:
         for name, count in tokens.items():
             setattr(finished, name, count)
         with transaction.atomic():
-            opened = books.open_books(wallets.borrowed_connection(), admissions=(), ended=[finished])
+            opened = opening.open_books(wallets.borrowed_connection(), admissions=(), ended=[finished])
             was_open = opened.end(finished)
             opened.write(wallets.borrowed_connection())
         return was_open

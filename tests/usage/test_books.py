@@ -15,7 +15,7 @@ from catalog.pricing import TokenPrice
 from tests.factories import now
 from tests.invariants import check_books
 from tests.usage.desk import Desk
-from usage import books
+from usage import opening
 from usage.admission import (
     Admission,
     Admitted,
@@ -268,7 +268,7 @@ def test_a_settlement_shares_a_batch_with_the_first_request_of_an_account() -> N
     running.finished.output_tokens = 10
 
     with transaction.atomic():
-        opened = books.open_books(
+        opened = opening.open_books(
             wallets.borrowed_connection(), admissions=[newcomer.request()], ended=[running.finished]
         )
         assert opened.end(running.finished)

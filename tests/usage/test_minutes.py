@@ -8,7 +8,7 @@ from django.db import transaction
 from billing import wallets
 from tests.factories import now
 from tests.usage.desk import Desk
-from usage import books, minutes
+from usage import minutes, opening
 from usage.admission import Admitted
 from usage.models import UsageRecord
 
@@ -41,7 +41,7 @@ def test_what_began_more_than_a_minute_ago_and_what_was_refused_does_not_count()
     desk.admit(old)
     desk.end(old, output_tokens=10)
     with transaction.atomic():
-        opened = books.open_books(wallets.borrowed_connection(), admissions=(), ended=[refused.finished])
+        opened = opening.open_books(wallets.borrowed_connection(), admissions=(), ended=[refused.finished])
         refused.finished.outcome = UsageRecord.Outcome.REFUSED
         opened.record(refused.finished)
         opened.write(wallets.borrowed_connection())
