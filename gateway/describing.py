@@ -24,7 +24,9 @@ from gateway.endpoints import ENDPOINTS, served_at
 from gateway.errors import INVALID_REQUEST, Refusal, invalid_value, model_not_found
 from gateway.plant import Plant
 from gateway.reading import read
+from gateway.remaining import Funds, effective_remaining
 from gateway.request_log import refuse, start_record
+from gateway.windows import Counted
 from keys.authenticating import Credential
 from keys.models import KeySecret
 from usage import queries
@@ -39,10 +41,11 @@ async def describe(plant: Plant, exchange: Exchange, endpoint: str, argument: st
     except RefusedCaller as refused:
         await refuse(plant, exchange, refused, start_record(exchange, refused.credential, endpoint))
         return
+    minute = await plant.windows.look(credential)
     if endpoint == "models":
         document = _models(plant, credential, argument)
     elif endpoint == "key":
-        document = {"data": await read(key_facts, credential=credential, at=timezone.now())}
+        document = {"data": await read(key_facts, credential=credential, minute=minute, at=timezone.now())}
     elif endpoint == "credits":
         document = {"data": await read(credit_facts, account_id=credential.account_id)}
     else:
@@ -50,7 +53,7 @@ async def describe(plant: Plant, exchange: Exchange, endpoint: str, argument: st
         document = {
             "data": await read(receipt, account_id=credential.account_id, id_=query.get("id", [""])[0])
         }
-    await exchange.answer_json(document)
+    await exchange.answer_json(document, minute.headers() if minute else ())
 
 
 def _models(plant: Plant, credential: Credential, name: str) -> dict[str, Any]:
@@ -128,7 +131,7 @@ def _per_token(micro_usd_per_million: int) -> str:
     return f"{micro_usd_per_million / 10**12:.12f}".rstrip("0").rstrip(".") or "0"
 
 
-def key_facts(*, credential: Credential, at: dt.datetime) -> dict[str, Any]:
+def key_facts(*, credential: Credential, minute: Counted | None, at: dt.datetime) -> dict[str, Any]:
     """What `GET /v1/key` says. USD amounts are exact strings; null means no limit."""
     secret = KeySecret.objects.get(pk=credential.secret_id)
     budget = Budget.objects.filter(key_id=credential.key_id).first()
@@ -148,8 +151,13 @@ def key_facts(*, credential: Credential, at: dt.datetime) -> dict[str, Any]:
     }
     remaining = _budget_remaining(budget, today)
     available = wallet.available_nanousd if wallet and credential.spends_credits else 0
-    limits = {"credits": available} | ({} if remaining is None else {"key_limit": remaining})
-    tightest = min(limits, key=lambda name: limits[name])
+    funds = Funds(
+        spends_credits=credential.spends_credits,
+        available=available,
+        credited=_credited(credential.account_id),
+        key_limit=budget.limit_nanousd if budget else None,
+        key_remaining=remaining,
+    )
     return {
         "label": f"{secret.start}…{secret.end}",
         "name": credential.key_name,
@@ -177,7 +185,7 @@ def key_facts(*, credential: Credential, at: dt.datetime) -> dict[str, Any]:
             "tokens_limit": allowance.tokens_limit,
             "resets_at": allowance.resets_at.isoformat(),
         },
-        "effective_remaining": {"usd": usd_string(limits[tightest]), "limited_by": tightest},
+        "effective_remaining": effective_remaining(funds=funds, minute=minute, allowance=allowance),
         "allowed_models": sorted(credential.allowed_models),
         "allowed_endpoints": sorted(credential.allowed_endpoints),
     }
@@ -194,18 +202,24 @@ def _budget_remaining(budget: Budget | None, today: dt.date) -> int | None:
 def credit_facts(*, account_id: int) -> dict[str, Any]:
     """What `GET /v1/credits` says: everything ever credited and used, and what there is now. Exact USD strings."""
     wallet = Wallet.objects.filter(account_id=account_id).first() or Wallet(account_id=account_id)
-    credited = Posting.objects.filter(
-        ledger_account__kind=LedgerAccount.Kind.CUSTOMER_CREDITS,
-        ledger_account__account_id=account_id,
-        amount_nanousd__gt=0,
-    ).aggregate(total=Sum("amount_nanousd"))["total"]
+    credited = _credited(account_id)
     return {
-        "total_credits": usd_string(credited or 0),
-        "total_usage": usd_string((credited or 0) - wallet.balance_nanousd),
+        "total_credits": usd_string(credited),
+        "total_usage": usd_string(credited - wallet.balance_nanousd),
         "balance": usd_string(wallet.balance_nanousd),
         "held": usd_string(wallet.held_nanousd),
         "available": usd_string(wallet.available_nanousd),
     }
+
+
+def _credited(account_id: int) -> int:
+    """Everything that was ever credited to the account."""
+    total: int | None = Posting.objects.filter(
+        ledger_account__kind=LedgerAccount.Kind.CUSTOMER_CREDITS,
+        ledger_account__account_id=account_id,
+        amount_nanousd__gt=0,
+    ).aggregate(total=Sum("amount_nanousd"))["total"]
+    return total or 0
 
 
 def receipt(*, account_id: int, id_: str) -> dict[str, Any]:

@@ -287,7 +287,8 @@ def test_a_key_reads_what_it_may_still_do(stage: Stage) -> None:
     assert facts["limit_reset"] == "month"
     assert facts["usage"] == facts["usage_daily"] == facts["usage_monthly"] == f"{cost / 1e9:.9f}"
     assert facts["rate_limit"]["requests"] == 7
-    assert facts["effective_remaining"] == {"usd": facts["limit_remaining"], "limited_by": "key_limit"}
+    assert facts["effective_remaining"]["usd"] == facts["limit_remaining"]
+    assert facts["effective_remaining"]["usd_limited_by"] == "key_limit"
     assert facts["is_free_tier"] is False
     assert issued.secret not in json.dumps(facts)
 

@@ -1,0 +1,138 @@
+"""What a key may still do: every GET says what is left of the minute, and `GET /v1/key` the smallest of all limits."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+
+from accounts.models import Account, Plan
+from billing import budgets
+from billing.models import Budget
+from tests.factories import make_key, now
+from tests.gateway import dialects, server
+from tests.gateway.conftest import Stage, chat
+from usage.models import DailyAllowance
+
+NAMES = ("limit-requests", "remaining-requests", "limit-tokens", "remaining-tokens")
+
+
+def limits(answer: httpx.Response) -> list[int]:
+    return [int(answer.headers[f"x-ratelimit-{name}"]) for name in NAMES]
+
+
+def remaining(stage: Stage, secret: str) -> dict[str, Any]:
+    facts: dict[str, Any] = stage.get("key", secret).json()["data"]["effective_remaining"]
+    return facts
+
+
+def test_every_get_says_what_is_left_of_the_minute_and_counts_nothing(stage: Stage) -> None:
+    model = stage.model()
+    secret = make_key(stage.account(), requests_per_minute=5, tokens_per_minute=1_000).secret
+    assert limits(stage.get("key", secret)) == [5, 5, 1_000, 1_000]
+    assert stage.get("key", secret).headers["x-ratelimit-reset-requests"] == "0ms"
+
+    served = stage.post(secret, chat(model, max_tokens=10, sandbox={"output_tokens": 7}))
+
+    paths = (
+        "models",
+        f"models/{model.slug}",
+        "key",
+        "credits",
+        f"generation?id={served.headers['x-request-id']}",
+    )
+    for path in paths:
+        answer = stage.get(path, secret)
+        assert answer.status_code == 200
+        assert limits(answer) == [5, 4, 1_000, 1_000 - (3 + 7)]
+        assert answer.headers["x-ratelimit-reset-requests"].endswith(("s", "ms"))
+
+
+def test_a_key_without_a_limit_of_tokens_has_no_header_of_tokens(stage: Stage) -> None:
+    headers = stage.get("models", make_key(stage.account(plan=Plan.BASIC)).secret).headers
+
+    assert headers["x-ratelimit-remaining-requests"] == "10"
+    assert "x-ratelimit-remaining-tokens" not in headers
+
+
+def test_without_redis_a_get_says_nothing_of_the_minute(
+    stage: Stage, sandbox_url: str, tmp_path: Path
+) -> None:
+    nowhere = f"unix://{tmp_path}/nobody.sock"
+    with server.running(
+        sandbox_url=sandbox_url, home=tmp_path, REDIS_URL=nowhere, GATEWAY_CATALOGUE_EVERY_S="0.1"
+    ) as gateway:
+        alone = replace(stage, gateway=gateway)
+        secret = make_key(alone.account(credit="1"), requests_per_minute=50).secret
+        answer = alone.get("key", secret)
+
+    assert answer.status_code == 200
+    assert not [name for name in answer.headers if name.startswith("x-ratelimit-")]
+    facts = answer.json()["data"]["effective_remaining"]
+    assert (facts["requests"], facts["tokens"], facts["limited_by"]) == (None, None, "credits")
+
+
+def test_the_basic_plan_is_limited_by_the_minute_and_the_day_and_not_by_money(stage: Stage) -> None:
+    model = stage.model()
+    account = stage.account(plan=Plan.BASIC)
+    secret = make_key(account).secret
+    stage.post(secret, chat(model, max_tokens=10, sandbox={"output_tokens": 7}))
+
+    assert remaining(stage, secret) == {
+        "usd": "0.000000000",
+        "usd_limited_by": "credits",
+        "requests": {"remaining": 9, "limited_by": "minute"},
+        "tokens": {"remaining": 200_000 - 10, "limited_by": "daily_allowance"},
+        "limited_by": "minute",
+    }
+    use_allowance(account, requests=7_195)
+    assert remaining(stage, secret)["requests"] == {"remaining": 5, "limited_by": "daily_allowance"}
+    use_allowance(account, tokens=200_000)
+    assert remaining(stage, secret)["tokens"] == {"remaining": 0, "limited_by": "daily_allowance"}
+    assert remaining(stage, secret)["limited_by"] == "daily_allowance"
+
+
+def use_allowance(account: Account, **used: int) -> None:
+    DailyAllowance.objects.filter(account=account).update(**used)
+
+
+@pytest.mark.parametrize(
+    ("limit_usd", "output_tokens", "named"),
+    [(None, 100_000, "credits"), (5, 100_000, "key_limit"), (5, 1, "minute")],
+)
+def test_what_leaves_the_smallest_share_limits_the_key(
+    stage: Stage, limit_usd: int | None, output_tokens: int, named: str
+) -> None:
+    model = dialects.model_for(stage, "chat/completions")
+    issued = make_key(stage.account(credit="10"), requests_per_minute=4)
+    if limit_usd:
+        budgets.set_key_budget(
+            key=issued.key,
+            period=Budget.Period.DAY,
+            limit_nanousd=limit_usd * 10**9,
+            actor=None,
+            at=now(),
+        )
+    body = chat(model, max_tokens=10, sandbox={"output_tokens": output_tokens})
+    assert stage.post(issued.secret, body).status_code == 200
+    if limit_usd is None:
+        assert stage.post(issued.secret, body).status_code == 200
+        assert stage.post(issued.secret, body).status_code == 200
+
+    facts = remaining(stage, issued.secret)
+
+    assert facts["limited_by"] == named
+    # Credit goes on behind the allowance, which therefore limits nothing.
+    assert facts["requests"]["limited_by"] == facts["tokens"]["limited_by"] == "minute"
+    assert facts["usd_limited_by"] == ("credits" if limit_usd is None else "key_limit")
+
+
+def test_credit_that_is_used_up_comes_first_and_leaves_the_allowance(stage: Stage) -> None:
+    secret = make_key(stage.account()).secret
+
+    facts = remaining(stage, secret)
+
+    assert (facts["usd"], facts["limited_by"]) == ("0.000000000", "credits")
+    assert facts["requests"] == {"remaining": 3_000, "limited_by": "minute"}
+    assert facts["tokens"] == {"remaining": 200_000, "limited_by": "daily_allowance"}
