@@ -32,6 +32,14 @@ class GatheringTransport:
         self._gathered.clear()
         self._transport.abort()
 
+    def can_write_eof(self) -> bool:
+        return self._transport.can_write_eof()
+
+    def write_eof(self) -> None:
+        """Send what is gathered, and say that it was the last."""
+        self._send()
+        self._transport.write_eof()
+
     def is_closing(self) -> bool:
         return self._transport.is_closing()
 

@@ -261,14 +261,13 @@ async def _serve(walk: Walk) -> None:
     """Call the upstreams and answer. Raises Refusal while nothing has been answered yet."""
     walk.answer = await _open(walk)
     walk.finished.upstream = walk.answer.target.name
-    response = walk.answer.response
     try:
         if walk.asked.is_streamed:
-            await relay(walk, response)
+            await relay(walk, walk.answer)
         else:
-            await _answer(walk, response)
+            await _answer(walk, walk.answer)
     finally:
-        response.close()
+        walk.answer.response.close()
 
 
 async def _open(walk: Walk) -> Answer:
@@ -306,9 +305,9 @@ async def _turn_to_next(walk: Walk) -> bool:
     return False
 
 
-async def _answer(walk: Walk, response: aiohttp.ClientResponse) -> None:
+async def _answer(walk: Walk, answer: Answer) -> None:
     """A JSON answer: read whole, metered, settled, and only then passed on as it came."""
-    body = await _read(walk, response)
+    body = await _read(walk, answer)
     walk.finished.time_to_first_token_ms = walk.exchange.elapsed_ms
     try:
         answered = walk.dialect.read(_document(body))
@@ -343,11 +342,11 @@ def _document(body: bytes) -> dict[str, Any]:
     return document
 
 
-async def _read(walk: Walk, response: aiohttp.ClientResponse) -> bytes:
+async def _read(walk: Walk, answer: Answer) -> bytes:
     try:
         pieces: list[bytes] = []
         size = 0
-        async for piece in response.content.iter_any():
+        while piece := await answer.read():
             size += len(piece)
             if size > _MAX_ANSWER_BYTES:
                 raise upstream_error(walk.model.slug, "its answer is too large")

@@ -5,11 +5,10 @@ anything, a refusal is spoken only from one that was just read, and requests tha
 teller always read it anew.
 """
 
+import datetime as dt
 import time
 from collections import OrderedDict
 from urllib.parse import parse_qsl
-
-from django.utils import timezone
 
 from gateway import authorizing
 from gateway.asgi import Exchange
@@ -73,7 +72,9 @@ class Credentials:
         kept = None if is_fresh else self._get(digest)
         if kept is not None:
             try:
-                authorizing.judge_caller(kept, exchange=exchange, endpoint=endpoint, at=timezone.now())
+                authorizing.judge_caller(
+                    kept, exchange=exchange, endpoint=endpoint, at=dt.datetime.now(dt.UTC)
+                )
             except Refusal:
                 kept = None  # what is kept may be out of date: a refusal is spoken from what is true now
             else:
@@ -83,7 +84,9 @@ class Credentials:
             raise invalid_api_key()
         self._keep(digest, credential)
         try:
-            authorizing.judge_caller(credential, exchange=exchange, endpoint=endpoint, at=timezone.now())
+            authorizing.judge_caller(
+                credential, exchange=exchange, endpoint=endpoint, at=dt.datetime.now(dt.UTC)
+            )
         except Refusal as refusal:
             raise RefusedCaller(credential, refusal) from None
         return credential

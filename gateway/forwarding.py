@@ -53,6 +53,14 @@ class Answer:
     target: Target
     response: aiohttp.ClientResponse
     attempt: Attempt
+    ends_by: float  # of the monotonic clock: no answer is read for longer
+
+    async def read(self) -> bytes:
+        """The next piece of the body; empty at its end. Raises TimeoutError, aiohttp.ClientError, OSError."""
+        piece = await self.response.content.readany()
+        if time.monotonic() > self.ends_by:
+            raise TimeoutError
+        return piece
 
     def broke(self, reason: str) -> None:
         """The answer failed half-way."""
@@ -75,6 +83,9 @@ class Upstreams:
     def __init__(self, *, chance: Callable[[], float] = random.random) -> None:
         self.health = Health()
         self._chance = chance
+        # Silence before the first byte is silence too: a limit of its own is needed only if it is the shorter one.
+        is_shorter = settings.GATEWAY_FIRST_BYTE_TIMEOUT_S < settings.GATEWAY_IDLE_TIMEOUT_S
+        self._first_byte_s = settings.GATEWAY_FIRST_BYTE_TIMEOUT_S if is_shorter else None
         guarded = not is_sandboxed()  # the sandbox is ours, and the only upstream there is
         self._sessions = {
             scheme: _session(partial(_guarded_socket, is_plain=scheme == "http") if guarded else None)
@@ -112,7 +123,8 @@ class Upstreams:
                 attempt.abandoned()
                 raise
             else:
-                judged = await _judge(Answer(target, response, attempt), model)
+                ends_by = time.monotonic() + settings.GATEWAY_TOTAL_TIMEOUT_S
+                judged = await _judge(Answer(target, response, attempt, ends_by), model)
                 if isinstance(judged, Answer):
                     return judged
                 failure = judged
@@ -135,10 +147,11 @@ class Upstreams:
             return await self._post(url, body, headers)
 
     async def _post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        async with asyncio.timeout(settings.GATEWAY_FIRST_BYTE_TIMEOUT_S):
-            return await self._sessions[url.scheme].post(
-                url, data=body, headers=headers, allow_redirects=False
-            )
+        posting = self._sessions[url.scheme].post(url, data=body, headers=headers, allow_redirects=False)
+        if self._first_byte_s is None:
+            return await posting
+        async with asyncio.timeout(self._first_byte_s):
+            return await posting
 
 
 def _session(socket_factory: Callable[[Any], socket.socket] | None) -> aiohttp.ClientSession:
@@ -150,7 +163,7 @@ def _session(socket_factory: Callable[[Any], socket.socket] | None) -> aiohttp.C
         headers={"accept-encoding": "identity"},
         auto_decompress=False,
         timeout=aiohttp.ClientTimeout(
-            total=settings.GATEWAY_TOTAL_TIMEOUT_S,
+            total=None,  # see `Answer.read`: one timer less for each request
             sock_connect=settings.GATEWAY_CONNECT_TIMEOUT_S,
             sock_read=settings.GATEWAY_IDLE_TIMEOUT_S,
         ),

@@ -11,6 +11,7 @@ from gateway.answers import Collected, KeptAnswer
 from gateway.asgi import ClientGoneError, Headers
 from gateway.dialects.dialect import BrokenAnswerError, Meter
 from gateway.errors import Refusal, upstream_error, upstream_timeout
+from gateway.forwarding import Answer
 from gateway.sse import EventSplitter, EventTooLargeError, split
 from gateway.walk import Walk
 from usage.models import UsageRecord
@@ -30,9 +31,9 @@ _HEADERS: Headers = [
 class _Upstream:
     """The stream as it comes: read a piece at a time, until it is over or `failure` says what went wrong."""
 
-    def __init__(self, walk: Walk, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, walk: Walk, answer: Answer) -> None:
         self._model = walk.model.slug
-        self._content = response.content
+        self._answer = answer
         self._splitter = EventSplitter()
         self.meter: Meter = walk.dialect.meter(walk.asked)
         self.is_over = False
@@ -41,7 +42,7 @@ class _Upstream:
     async def read(self) -> bytes:
         """The part of the next piece that the client gets now."""
         try:
-            piece = await self._content.readany()
+            piece = await self._answer.read()
         except TimeoutError:
             self._fail(upstream_timeout(self._model, "its stream stopped"))
             return b""
@@ -78,9 +79,9 @@ class _Upstream:
         self.is_over = True
 
 
-async def relay(walk: Walk, response: aiohttp.ClientResponse) -> None:
+async def relay(walk: Walk, answer: Answer) -> None:
     """Serve a streamed answer. Raises Refusal only as long as nothing has been sent."""
-    upstream = _Upstream(walk, response)
+    upstream = _Upstream(walk, answer)
     passed = b""
     while not passed and not upstream.is_over:
         passed = await upstream.read()

@@ -1,8 +1,7 @@
 """One request on its way through the stages, and its end."""
 
+import datetime as dt
 from dataclasses import dataclass
-
-from django.utils import timezone
 
 from catalog.pricing import TokenPrice
 from catalog.serving import Servable
@@ -64,7 +63,7 @@ class Walk:
         self.is_settled = True
         finished = self.finished
         finished.outcome = outcome
-        finished.ended_at = timezone.now()
+        finished.ended_at = dt.datetime.now(dt.UTC)
         finished.latency_ms = self.exchange.elapsed_ms
         if usage is not None:
             finished.input_tokens = usage.input_tokens
