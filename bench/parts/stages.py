@@ -7,37 +7,39 @@ from dataclasses import dataclass
 from bench.parts.page import table
 
 LOOP = "event loop"
-TELLER = "teller's thread"
 READERS = "readers' threads"
 # A stage by the modules in it; a module that is not here is a stage of its own.
 _STAGES = {
-    "uvicorn": ("uvicorn", "config.http_protocol"),
+    "edge": ("uvicorn", "config.http_protocol", "config.gathering", "gateway.asgi"),
+    "walk": ("gateway.app", "gateway.completing", "gateway.walk", "gateway.request_log", "config.asgi"),
     "credentials": ("gateway.credentials", "keys"),
-    "parsing": ("gateway.parsing", "gateway.strict_json", "gateway.fields"),
-    "authorizing": ("gateway.authorizing",),
+    "parsing": (
+        "gateway.parsing",
+        "gateway.strict_json",
+        "gateway.fields",
+        "gateway.weighing",
+        "gateway.media",
+    ),
+    "authorizing": ("gateway.authorizing", "gateway.routing", "gateway.breaker", "catalog"),
     "windows": ("gateway.windows", "gateway.redis_pipe"),
-    "teller, on the loop": ("gateway.teller", "usage", "billing"),
+    "teller": ("gateway.teller", "gateway.postgres_pipe", "usage", "billing", "psycopg"),
     "forwarding": ("gateway.forwarding", "aiohttp"),
     "streaming": ("gateway.streaming", "gateway.sse"),
-    "metering": ("gateway.metering",),
-    "dialects": ("gateway.dialects",),
+    "metering": ("gateway.metering", "gateway.dialects"),
 }
 _MEANINGS = {
     LOOP: "uvloop itself: sockets, timers, waking what waits",
-    TELLER: "batches to PostgreSQL: `usage.books`, `billing.wallets`, psycopg",
     READERS: "what is read for a cache: credentials, the catalogue",
-    "uvicorn": "requests from clients, answers to them",
+    "edge": "HTTP with the client: requests as they come in, answers as they go out",
+    "walk": "from stage to stage, and the record of it",
     "credentials": "the key: form, digest, cache",
-    "parsing": "the body, and whether it may be sent on",
-    "authorizing": "caller, model and size against the policy",
+    "parsing": "the body: strictly, and how much input it is",
+    "authorizing": "caller, model and size against the policy; which upstreams, in which order",
     "windows": "the minute in Redis, and the connection to it",
-    "teller, on the loop": "what is handed to the teller and comes back",
+    "teller": "batches: deciding, writing, the connection to PostgreSQL",
     "forwarding": "the call of the upstream, with aiohttp",
     "streaming": "events from the upstream to the client",
-    "dialects": "what differs between the APIs of OpenAI and Anthropic",
-    "`gateway.asgi`": "the request as it comes in, the answer as it goes out",
-    "`gateway.completing`": "the walk from stage to stage",
-    "metering": "usage and output, read from answers",
+    "metering": "the dialects: bodies for the upstream; usage and output, read from answers",
 }
 _OURS = ("accounts", "billing", "catalog", "config", "gateway", "keys", "usage")
 _LIBRARIES = ("aiohttp", "asyncio", "django", "psycopg", "redis", "uvicorn")
@@ -65,7 +67,7 @@ class Sampled:
 def stage_of(thread: str, stack: Sequence[str]) -> str:
     """The stage of a sample: that of the innermost module which belongs to one."""
     if thread != _MAIN:
-        return TELLER if "teller" in thread else READERS
+        return READERS
     if stack[0] == _RUNNER:
         return LOOP
     for module in stack:

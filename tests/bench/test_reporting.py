@@ -112,9 +112,9 @@ def test_a_benchmark_replaces_its_own_section_and_nothing_else() -> None:
         ("MainThread", ["asyncio.runners", "uvicorn.server"], "event loop"),
         ("MainThread", ["hmac", "keys.secrets", "gateway.credentials", "uvicorn.protocols"], "credentials"),
         ("MainThread", ["aiohttp.client", "gateway.forwarding", "gateway.completing"], "forwarding"),
-        ("MainThread", ["uvicorn.protocols", "gateway.completing", "uvicorn.protocols"], "uvicorn"),
-        ("MainThread", ["uuid", "gateway.completing", "uvicorn.protocols"], "`gateway.completing`"),
-        ("teller", ["psycopg.connection", "billing.wallets"], "teller's thread"),
+        ("MainThread", ["uvicorn.protocols", "gateway.completing", "uvicorn.protocols"], "edge"),
+        ("MainThread", ["uuid", "gateway.completing", "uvicorn.protocols"], "walk"),
+        ("MainThread", ["orjson", "gateway.naming", "uvicorn.protocols"], "`gateway.naming`"),
         ("gateway-reader_0", ["psycopg.connection"], "readers' threads"),
     ],
 )
