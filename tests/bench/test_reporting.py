@@ -125,7 +125,7 @@ def test_a_sample_belongs_to_the_innermost_stage(thread: str, stack: list[str], 
 def test_the_shares_of_a_profile_add_up() -> None:
     samples: list[tuple[str, list[str], float]] = [
         ("MainThread", ["asyncio.runners"], 0.3),
-        ("teller", ["psycopg.connection"], 0.699),
+        ("MainThread", ["psycopg.pq", "gateway.postgres_pipe"], 0.699),
         ("MainThread", ["gateway.metering"], 0.001),
     ]
     sampled = Sampled(stacks=samples, requests=1_000, busy=1.0)
@@ -133,7 +133,7 @@ def test_the_shares_of_a_profile_add_up() -> None:
     shares = [row.split(" | ")[0:4:2] for row in by_stage(sampled, sampled).splitlines()[2:]]
 
     assert shares == [
-        ["| teller's thread", "69.9%"],
+        ["| teller", "69.9%"],
         ["| event loop", "30.0%"],
         ["| less than 0.5% each", "0.1%"],
         ["| **All**", "100.0%"],
