@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from usage.models import UsageRecord
+
 
 @dataclass(frozen=True, slots=True)
 class WayOut:
@@ -21,7 +23,9 @@ _WAYS_OUT = {
     "plan_upgrade_required": WayOut("Premium models open with the first top-up.", *_BUY),
     "key_limit_reached": WayOut("Raise the budget of the key, or wait for its next period.", *_KEYS),
     "budget_reached": WayOut("Raise the budget, or wait for its next period.", *_KEYS),
-    "rate_limit_exceeded": WayOut("Wait as long as retry-after says; SDKs do so by themselves.", *_KEYS),
+    "rate_limit_exceeded": WayOut(
+        "Send fewer or smaller requests in a minute, or raise the limit of the key.", *_KEYS
+    ),
     "model_not_allowed": WayOut("Allow the model in the policy of the key.", *_KEYS),
     "endpoint_not_allowed": WayOut("Allow the endpoint in the policy of the key.", *_KEYS),
     "ip_not_allowed": WayOut("Allow the network in the policy of the key, if the address is yours.", *_KEYS),
@@ -29,16 +33,35 @@ _WAYS_OUT = {
     "revoked_api_key": WayOut("A revoked key stays revoked: create a new one.", *_KEYS),
     "expired_api_key": WayOut("Move its expiry, or create a new key.", *_KEYS),
     "account_suspended": WayOut("Ask the operator of this installation."),
+    "api_key_in_query": WayOut("Rotate the key: whoever reads a log of addresses has it.", *_KEYS),
     "model_not_found": WayOut("Look up the exact name of the model.", *_MODELS),
     "input_too_long": WayOut("Send less, or move to a plan that takes more.", *_BUY),
     "context_length_exceeded": WayOut("Send less, or use a model with a larger context.", *_MODELS),
-    "request_too_large": WayOut("Send a smaller body."),
-    "upstream_error": WayOut("Nothing was charged. Try again; the SDKs do so by themselves."),
-    "upstream_timeout": WayOut("Nothing was charged. Try again, or ask for a shorter answer."),
-    "temporarily_unavailable": WayOut("Nothing was charged. Try again as retry-after says."),
+    "request_too_large": WayOut(
+        "Make the request smaller, or ask the operator to raise GATEWAY_MAX_BODY_BYTES."
+    ),
+    "request_timeout": WayOut("Send it again, over a faster connection or with a smaller body."),
 }
+# What failed on our side or the upstream's: the advice depends on how far the answer had come.
+_FAILURES = {
+    "upstream_error": "Try again; the SDKs do so by themselves.",
+    "upstream_timeout": "Try again, or ask for a shorter answer.",
+    "temporarily_unavailable": "Try again as retry-after says.",
+}
+_NOT_REPEATED = "SDKs do not repeat a stream that has begun: send the request again if you need its end."
+_OK = 200
 
 
-def way_out(*, code: str) -> WayOut | None:
-    """For an error code of the gateway; None where its own message says it all, or there was no error."""
-    return _WAYS_OUT.get(code)
+def way_out(*, record: UsageRecord) -> WayOut | None:
+    """For a refused or failed request; None where its own message says it all, or there was no error."""
+    again = _FAILURES.get(record.error_code)
+    if again is None:
+        return _WAYS_OUT.get(record.error_code)
+    if record.charged_nanousd:
+        paid = "What had come of the answer was charged."
+    elif record.allowance_tokens:
+        paid = "What had come of the answer was drawn from the daily allowance."
+    else:
+        paid = "Nothing was charged."
+    # Nothing is charged for a failure unless a stream had begun, and then the client had got its 200.
+    return WayOut(f"{paid} {_NOT_REPEATED if record.status == _OK else again}")

@@ -95,7 +95,7 @@ def request_detail(request: AccountRequest, record_id: uuid.UUID) -> HttpRespons
     context = {
         "record": record,
         "uncached_input_tokens": record.input_tokens - record.cached_input_tokens,
-        "way_out": refusals.way_out(code=record.error_code),
+        "way_out": refusals.way_out(record=record),
     }
     return render(request, "usage/request.html", context)
 
