@@ -68,7 +68,10 @@ def _models(plant: Plant, credential: Credential, name: str) -> dict[str, Any]:
     described = [facts for model in plant.catalogue if (facts := _model(model, credential, at))]
     automatic = _automatic([facts for facts in described if facts["kind"] == Model.Kind.CHAT])
     if not name:
-        return {"object": "list", "data": [*automatic, *described]}
+        data = [*automatic, *described]
+        # The last three are Anthropic's: there is no second page.
+        ids = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
+        return {"object": "list", "data": data, "has_more": False, "first_id": None, "last_id": None, **ids}
     if not automatic:
         raise model_not_found(name)
     return automatic[0]
@@ -95,6 +98,10 @@ def _automatic(described: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 path for path in ENDPOINTS if any(path in facts["endpoints"] for facts in described)
             ],
             "pricing": None,
+            **_anthropics_words(
+                name="The cheapest model that fits the request",
+                created_at=max(facts["created_at"] for facts in described),
+            ),
         }
     ]
 
@@ -102,7 +109,8 @@ def _automatic(described: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _model(model: Servable, credential: Credential, at: dt.datetime) -> dict[str, Any] | None:
     """One model; None where this key cannot call it, or nobody serves it."""
     price = model.price_at(at)
-    endpoints = served_at(model)
+    allowed = credential.allowed_endpoints
+    endpoints = [path for path in served_at(model) if not allowed or path in allowed]
     if price is None or not endpoints or not authorizing.may_call(credential, model):
         return None
     return {
@@ -124,7 +132,13 @@ def _model(model: Servable, credential: Credential, at: dt.datetime) -> dict[str
             "completion": _per_token(price.output_micro),
             "input_cache_read": _per_token(price.cached_input_micro),
         },
+        **_anthropics_words(name=model.name, created_at=model.created_at.isoformat(timespec="seconds")),
     }
+
+
+def _anthropics_words(*, name: str, created_at: str) -> dict[str, Any]:
+    """What Anthropic's SDK reads in an entry beside its id. A model that is listed can be called."""
+    return {"type": "model", "display_name": name, "created_at": created_at, "lifecycle": "active"}
 
 
 def _per_token(micro_usd_per_million: int) -> str:

@@ -1,5 +1,6 @@
 """Models by their other names, and the virtual model, through a gateway as clients call it."""
 
+import anthropic
 import pytest
 
 from accounts.models import Plan
@@ -70,6 +71,34 @@ def test_auto_is_listed_as_what_it_stands_for(stage: Stage) -> None:
     facts = stage.get("models/auto", rich).json()
     assert (facts["context_length"], facts["supports_images"], facts["pricing"]) == (9_000, True, None)
     assert stage.get("models/auto", poor).json()["context_length"] == 5_000
+
+
+def test_a_key_for_some_endpoints_is_shown_what_is_served_there(stage: Stage) -> None:
+    chatting = stage.model()
+    embedding = stage.model(kind=Model.Kind.EMBEDDING, max_output_tokens=None)
+    account = stage.account()
+    embeds = make_key(account, allowed_endpoints=["embeddings"]).secret
+    answers = make_key(account, allowed_endpoints=["messages", "responses"]).secret
+
+    assert [facts["id"] for facts in stage.get("models", embeds).json()["data"]] == [embedding.slug]
+    refused(stage.get(f"models/{chatting.slug}", embeds), 404, "model_not_found", type=INVALID, param="model")
+    refused(stage.get("models/auto", embeds), 404, "model_not_found", type=INVALID, param="model")
+    listed = {facts["id"]: facts["endpoints"] for facts in stage.get("models", answers).json()["data"]}
+    assert listed == dict.fromkeys(("auto", chatting.slug), ["responses", "messages"])
+
+
+def test_anthropics_client_lists_the_models_too(stage: Stage) -> None:
+    model = stage.model()
+    secret = make_key(stage.account()).secret
+
+    with anthropic.Anthropic(api_key=secret, base_url=stage.gateway.origin) as client:
+        listed = list(client.models.list())
+        one = client.models.retrieve(model.slug)
+
+    assert [each.id for each in listed] == ["auto", model.slug]
+    assert {each.type for each in listed} == {"model"}
+    assert (one.type, one.display_name, one.lifecycle) == ("model", model.name, "active")
+    assert one.created_at.timestamp() == pytest.approx(model.created_at.timestamp(), abs=1)
 
 
 def test_without_a_model_to_choose_from_there_is_no_auto(stage: Stage) -> None:
