@@ -193,6 +193,19 @@ def _make_usage(account: Account, keys: list[ApiKey]) -> list[UsageRecord]:
         status=429,
         error_code="rate_limit_exceeded",
     )
+    # As wide as a row of the log gets: a long key, exact dollars, every figure with its thousands.
+    make_record(
+        account=account,
+        key=keys[1],
+        model=max(Model.objects.all(), key=lambda model: len(model.slug)),
+        at=now() - dt.timedelta(seconds=30),
+        input_tokens=1_048_576,
+        output_tokens=131_072,
+        latency_ms=600_000,
+        cost_nanousd=12_437_500_123,
+        outcome=UsageRecord.Outcome.FAILED,
+        error_code="temporarily_unavailable",
+    )
     Anomaly.objects.create(
         account=account,
         key=keys[1],

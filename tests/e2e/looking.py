@@ -49,6 +49,12 @@ _OVERFLOWING = """
     return over.slice(0, 5).map((element) => element.outerHTML.slice(0, 120));
 }
 """
+# On a laptop every column of a table of figures is in sight: the last one is money.
+_SCROLLING = """
+() => [...document.querySelectorAll(".table-responsive:has(> .table-figures)")]
+    .filter((box) => box.scrollWidth > box.clientWidth)
+    .map((box) => `${box.scrollWidth} pixels in ${box.clientWidth}: ${box.innerText.slice(0, 60)}`)
+"""
 
 
 class Watched:
@@ -88,6 +94,8 @@ class Watched:
         page.wait_for_function(_HAS_THEME, arg=scheme)
         page.evaluate(_SETTLE)
         found = [f"sticks out: {element}" for element in page.evaluate(_OVERFLOWING)]
+        if width == WIDTHS[0]:
+            found += [f"is cut off: {table}" for table in page.evaluate(_SCROLLING)]
         if page.evaluate("typeof axe === 'undefined'"):
             page.evaluate(_AXE)
         # In the dark the elements are the same, and only their colors are others.
