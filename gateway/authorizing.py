@@ -20,6 +20,7 @@ from gateway.errors import (
     model_not_found,
     plan_upgrade_required,
     revoked_api_key,
+    unable,
 )
 from gateway.parsing import Asked
 from keys.authenticating import Credential
@@ -78,6 +79,15 @@ def judge_length(credential: Credential, *, dialect: Dialect, asked: Asked) -> N
             plan=credential.plan_name,
             param=dialect.input_field,
         )
+
+
+def judge_abilities(*, dialect: Dialect, asked: Asked, model: Servable) -> None:
+    """Raises Refusal where the operator says that the model cannot do what the request needs."""
+    if asked.uses_tools and not model.supports_tools:
+        param = "tools" if asked.document.get("tools") else "functions"
+        raise unable(model.slug, "call tools", fact="supports_tools", param=param)
+    if asked.has_images and not model.supports_images:
+        raise unable(model.slug, "read images", fact="supports_images", param=dialect.input_field)
 
 
 def judge_size(*, dialect: Dialect, asked: Asked, model: Servable) -> None:

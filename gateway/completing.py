@@ -30,7 +30,6 @@ from gateway.errors import (
 from gateway.forwarding import Answer, Call, UpstreamsFailedError
 from gateway.idempotency import Repetition
 from gateway.media import judge_media
-from gateway.metering import estimated
 from gateway.parsing import Asked
 from gateway.plant import Plant
 from gateway.request_log import refuse, start_record
@@ -315,10 +314,7 @@ async def _answer(walk: Walk, answer: Answer) -> None:
         raise upstream_error(walk.model.slug, str(error)) from None
     walk.finished.status = 200
     walk.finished.finish_reason = answered.finish_reason
-    await walk.settle(
-        answered.usage
-        or estimated(input_tokens=walk.asked.input_tokens, produced_characters=answered.produced_characters)
-    )
+    await walk.settle(walk.believed(answered.usage) or walk.estimate(answered.produced_characters))
     cost: Headers = [
         (b"x-tollgate-cost-usd", usd_string(walk.charged_nanousd).encode()),
         (b"x-tollgate-held-usd", usd_string(walk.admitted.held_nanousd if walk.admitted else 0).encode()),

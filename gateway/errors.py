@@ -175,6 +175,10 @@ def not_served_here(model: str, *, endpoint: str, served_at: Iterable[str], para
     return invalid_value(param, f"{model} does not answer at /v1/{endpoint}; {where}")
 
 
+def unable(model: str, does: str, *, fact: str, param: str) -> Refusal:
+    return invalid_value(param, f"{model} does not {does}; models that do: GET /v1/models, `{fact}`")
+
+
 def unknown_url(method: str, path: str) -> Refusal:
     return Refusal(404, INVALID_REQUEST, "unknown_url", f"There is no {method} {path[:200]} here.")
 

@@ -16,6 +16,13 @@ def judge(document: Mapping[str, Any], judges: Mapping[str, Judge]) -> None:
             judges[name](name, value)
 
 
+def judge_all(document: Mapping[str, Any], judges: Mapping[str, Judge], at: str) -> None:
+    """The same of an object within the body, `at` being its name."""
+    for name, value in document.items():
+        if value is not None and name in judges:
+            judges[name](f"{at}.{name}", value)
+
+
 def of_type(words: str, *kinds: type) -> Judge:
     """A value of one of these types; a truth value is no number."""
 
@@ -52,6 +59,30 @@ def one_of(*allowed: object, why: str) -> Judge:
     return judged
 
 
+def word(*known: str) -> Judge:
+    """One of the words that a provider of this protocol knows."""
+
+    def judged(name: str, value: Any) -> None:
+        if value not in known:
+            raise invalid_value(name, f"it must be one of {', '.join(known)}")
+
+    return judged
+
+
+def strings(most: int) -> Judge:
+    """A list of strings."""
+
+    def judged(name: str, value: Any) -> None:
+        if (
+            not isinstance(value, list)
+            or len(value) > most
+            or not all(isinstance(each, str) for each in value)
+        ):
+            raise invalid_value(name, f"it must be a list of at most {most:,} strings")
+
+    return judged
+
+
 def only_false(why: str) -> Judge:
     """A switch that stays off, for the same reasons."""
 
@@ -77,3 +108,11 @@ A_LIST = of_type("a list", list)
 AN_OBJECT = of_type("an object", dict)
 TRUE_OR_FALSE = of_type("true or false", bool)
 AN_OUTPUT_LIMIT = whole_number(1, MOST_TOKENS)
+# OpenAI's words and Groq's `default`.
+AN_EFFORT = word("none", "minimal", "low", "medium", "high", "xhigh", "max", "default")
+
+
+def stop(name: str, value: Any) -> None:
+    """OpenAI takes 4 sequences, DeepSeek 16; each provider refuses what is too many for itself."""
+    if not isinstance(value, str):
+        strings(16)(name, value)

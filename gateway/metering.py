@@ -10,6 +10,8 @@ from typing import Any
 # More than any context window there is. A larger figure is nonsense, and nonsense is not billed.
 _ABSURD = 100_000_000
 CHARACTERS_PER_TOKEN = 4
+# The catalogue's window may be an older or rounder figure than the provider's.
+_WINDOWS = 2
 _NOT_WRITTEN = frozenset({"role", "type", "id"})
 
 
@@ -30,6 +32,14 @@ def reported(*, input_tokens: object, output_tokens: object, cached_tokens: obje
     if given is None or written is None or cached is None or cached > given:
         return None
     return Usage(given, written, cached)
+
+
+def is_possible(usage: Usage, *, window: int, inputs: int, most_output: int, choices: int) -> bool:
+    """Whether a model of this context window and output limit, both in tokens, can have used that much.
+
+    Each of the inputs has the window to itself. More than was held is possible; more than the model can do is not.
+    """
+    return usage.input_tokens <= window * _WINDOWS * inputs and usage.output_tokens <= most_output * choices
 
 
 def estimated(*, input_tokens: int, produced_characters: int) -> Usage:

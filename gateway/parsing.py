@@ -25,6 +25,7 @@ class Asked:
     uses_tools: bool = False
     has_images: bool = False
     longest_characters: int | None = None  # of one input, where there are several that do not share a context
+    inputs: int = 1  # how many there are of those
 
     @property
     def model(self) -> str:

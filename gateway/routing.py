@@ -131,6 +131,7 @@ def _named(question: Question, name: str) -> Candidate:
     try:
         if candidate is None:
             raise _not_served(question, model, param)
+        authorizing.judge_abilities(dialect=question.dialect, asked=question.asked, model=model)
         authorizing.judge_size(dialect=question.dialect, asked=question.asked, model=model)
     except Refusal as refusal:
         raise _PassedOverError(refusal) from None

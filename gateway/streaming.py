@@ -110,7 +110,7 @@ async def relay(walk: Walk, answer: Answer) -> None:
 async def _finish(walk: Walk, client: "_Client", meter: Meter) -> None:
     walk.finished.status = 200
     walk.finished.finish_reason = meter.finish_reason
-    usage = meter.measured()
+    usage = walk.measured(meter)
     await walk.settle(usage)
     if not client.is_gone or client.is_kept:  # else it may have been cut, and there is no end to tell
         await client.finish(meter.ending(usage, cost_usd=usd_string(walk.charged_nanousd)))
@@ -124,7 +124,7 @@ async def _break_off(walk: Walk, client: "_Client", meter: Meter, refusal: Refus
         "Nothing was charged; try again.", "Only what you received is charged."
     )
     walk.finished.error_message = refusal.message
-    await walk.settle(meter.measured(), outcome=UsageRecord.Outcome.FAILED)
+    await walk.settle(walk.measured(meter), outcome=UsageRecord.Outcome.FAILED)
     await client.write(meter.error(refusal, walk.exchange.id))
     await client.end()
 

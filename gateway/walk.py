@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from catalog.pricing import TokenPrice
 from catalog.serving import Servable
 from gateway.asgi import Exchange, Headers
-from gateway.dialects.dialect import Dialect
+from gateway.dialects.dialect import Dialect, Meter
 from gateway.errors import Refusal
 from gateway.forwarding import Answer
-from gateway.metering import Usage
+from gateway.metering import Usage, estimated, is_possible
 from gateway.parsing import Asked
 from gateway.plant import Plant
 from gateway.routing import Candidate
@@ -55,6 +55,28 @@ class Walk:
         self.candidate = candidate
         self.finished.model_id = candidate.model.id
         self.finished.set_price(candidate.price)
+
+    def believed(self, usage: Usage | None) -> Usage | None:
+        """What the upstream reports, unless the model cannot have used that much: then it has reported nothing."""
+        model, asked = self.model, self.asked
+        if usage is not None and is_possible(
+            usage,
+            window=model.context_window,
+            inputs=asked.inputs,
+            most_output=model.max_output_tokens,
+            choices=asked.choices,
+        ):
+            return usage
+        return None
+
+    def measured(self, meter: Meter) -> Usage:
+        """What a stream has used; a report that cannot be true is forgotten, and with it what it said of the input."""
+        meter.usage = self.believed(meter.usage)
+        return self.believed(meter.measured()) or self.estimate(meter.characters)
+
+    def estimate(self, produced_characters: int) -> Usage:
+        """What the request must have used, where nothing that makes sense is reported."""
+        return estimated(input_tokens=self.asked.input_tokens, produced_characters=produced_characters)
 
     async def settle(self, usage: Usage | None, *, outcome: str = UsageRecord.Outcome.COMPLETED) -> None:
         """End the request at what it used; None: it produced nothing. Then it is committed, or in the journal."""

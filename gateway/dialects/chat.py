@@ -16,6 +16,7 @@ from gateway.dialects.shared_account import (
     SERVICE_TIER,
     STORED,
     UNBOUNDED,
+    judge_name,
     judge_tools,
     objects_in,
 )
@@ -37,6 +38,7 @@ _SPECIAL = re.compile(rb'"usage":\s*\{|data: \[')
 
 # Tools that the client runs, at any provider that speaks this protocol.
 _TOOLS = frozenset({"function", "custom"})
+_ROLE = fields.word("system", "developer", "user", "assistant", "tool", "function")
 
 
 def _nothing_stored(name: str, value: object) -> None:
@@ -53,7 +55,7 @@ SAMPLING: dict[str, fields.Judge] = {
     "presence_penalty": fields.number(-2, 2),
     "n": fields.whole_number(1, _MAX_CHOICES),
     "max_tokens": fields.AN_OUTPUT_LIMIT,
-    "stop": fields.of_type("a string or a list of strings", str, list),
+    "stop": fields.stop,
     "seed": fields.of_type("a whole number", int),
     "logit_bias": fields.AN_OBJECT,
     "user": fields.A_STRING,
@@ -68,7 +70,7 @@ _FIELDS: dict[str, fields.Judge] = {
     "logprobs": fields.TRUE_OR_FALSE,
     "metadata": fields.AN_OBJECT,
     "response_format": fields.AN_OBJECT,
-    "reasoning_effort": fields.A_STRING,
+    "reasoning_effort": fields.AN_EFFORT,
     "parallel_tool_calls": fields.TRUE_OR_FALSE,
     # Not for clients of a shared account:
     "store": NO_STORE,
@@ -102,7 +104,7 @@ class Chat(Dialect):
             raise invalid_value("messages", "it must be a list with at least one message")
         images = [image for index, message in enumerate(messages) for image in _images_of(message, index)]
         fields.judge(document, _FIELDS)
-        judge_tools(document.get("tools") or [], is_allowed=_TOOLS.__contains__, at="tools")
+        _judge_tools(document.get("tools") or [])
         is_streamed = boolean(document, "stream")
         return Asked(
             document=document,
@@ -298,10 +300,18 @@ def _output_limit(document: dict[str, Any]) -> int | None:
     return limit
 
 
+def _judge_tools(tools: list[Any]) -> None:
+    judge_tools(tools, is_allowed=_TOOLS.__contains__, at="tools")
+    for index, tool in enumerate(tools):
+        # What a tool is stands in an object that is called like its type.
+        judge_name(tool.get(tool["type"]), f"tools[{index}].{tool['type']}")
+
+
 def _images_of(message: object, index: int) -> list[Image]:
     """The images and files of a message. Raises Refusal for what is no message."""
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise invalid_value(f"messages[{index}]", "a message is an object with a `role`")
+    _ROLE(f"messages[{index}].role", message["role"])
     if message.get("audio") is not None:
         raise invalid_value(f"messages[{index}].audio", STORED)
     content = message.get("content")
@@ -323,8 +333,13 @@ def _image_of(part: object, at: str) -> list[Image]:
     if kind in _PARTS:
         raise invalid_value(at, _PARTS[kind])
     inner = part.get(kind)
+    if kind == "text":
+        fields.A_STRING(f"{at}.text", inner)
     if kind == "image_url":
-        return [weighing.image(inner.get("url") if isinstance(inner, dict) else inner)]
+        url = inner.get("url") if isinstance(inner, dict) else inner
+        if not isinstance(url, str):
+            raise invalid_value(f"{at}.image_url", "it must be an object with a `url`, a string")
+        return [weighing.image(url)]
     if kind == "file":
         if not isinstance(inner, dict) or not isinstance(inner.get("file_data"), str) or "file_id" in inner:
             raise invalid_value(f"{at}.file", f"send it as `file_data`; as to `file_id`: {STORED}")

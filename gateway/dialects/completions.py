@@ -54,6 +54,7 @@ class Completions(Chat):
             most_input_tokens=len(body),
             input_characters=texts.characters + weighing.characters_of(others),
             longest_characters=texts.longest_characters,
+            inputs=texts.number,
         )
 
     def outgoing(self, asked: Asked, target: Target, output_limit: int) -> bytes:

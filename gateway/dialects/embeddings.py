@@ -41,6 +41,7 @@ class Embeddings(Dialect):
             most_input_tokens=len(body),
             input_characters=texts.characters + weighing.characters_of(others),
             longest_characters=texts.longest_characters,
+            inputs=texts.number,
         )
 
     def outgoing(self, asked: Asked, target: Target, output_limit: int) -> bytes:

@@ -11,7 +11,14 @@ import orjson
 from catalog.serving import Target
 from gateway import fields, metering, weighing
 from gateway.dialects.dialect import Answered, BrokenAnswerError, Dialect, Meter, decoded
-from gateway.dialects.shared_account import OTHER_PRICE, STORED, UNBOUNDED, judge_tools, objects_in
+from gateway.dialects.shared_account import (
+    OTHER_PRICE,
+    STORED,
+    UNBOUNDED,
+    judge_name,
+    judge_tools,
+    objects_in,
+)
 from gateway.errors import Refusal, invalid_value
 from gateway.metering import Usage
 from gateway.parsing import Asked, boolean, models_of
@@ -33,7 +40,7 @@ _FIELDS: dict[str, fields.Judge] = {
     "temperature": fields.number(0, 1),
     "top_p": fields.number(0, 1),
     "top_k": fields.whole_number(0, 1_000_000),
-    "stop_sequences": fields.A_LIST,
+    "stop_sequences": fields.strings(8_192),
     "tools": fields.A_LIST,
     "tool_choice": fields.AN_OBJECT,
     "thinking": fields.AN_OBJECT,
@@ -55,6 +62,8 @@ _BLOCKS = {"container_upload": STORED, "mcp_tool_use": UNBOUNDED, "mcp_tool_resu
 _SOURCES = {"file": STORED}
 # Where the payload of an image or a document stands, by the type of its source.
 _PAYLOADS = {"url": "url", "base64": "data"}
+# A system message may stand among the others since Anthropic's newer models.
+_ROLE = fields.word("user", "assistant", "system")
 # What is the client's own JSON, or a schema of it, and is read as text.
 _NOT_BLOCKS = frozenset({"input", "input_schema"})
 _NO_DELTA: dict[str, Any] = {
@@ -88,8 +97,13 @@ class Messages(Dialect):
         for index, message in enumerate(messages):
             if not isinstance(message, dict) or not isinstance(message.get("role"), str):
                 raise invalid_value(f"messages[{index}]", "a message is an object with a `role`")
+            _ROLE(f"messages[{index}].role", message["role"])
             _judge_content(message.get("content"), f"messages[{index}].content")
+            # Only the beginning of an answer, which comes last, may be empty.
+            if message["content"] == [] and (message is not messages[-1] or message["role"] != "assistant"):
+                raise invalid_value(f"messages[{index}].content", "it must not be empty")
         fields.judge(document, _FIELDS)
+        fields.judge_all(document.get("metadata") or {}, {"user_id": fields.A_STRING}, "metadata")
         if document.get("max_tokens") is None:
             raise invalid_value("max_tokens", "it is required")
         tools = document.get("tools") or []
@@ -263,6 +277,8 @@ def _judge_content(content: object, at: str) -> None:
     for index, block in enumerate(content):
         if not isinstance(block, dict) or not isinstance(block.get("type"), str):
             raise invalid_value(f"{at}[{index}]", "a block is an object with a `type`")
+        if block["type"] == "text":
+            fields.A_STRING(f"{at}[{index}].text", block.get("text"))
 
 
 def _judge_blocks(value: object, at: str) -> list[Image]:
@@ -284,12 +300,16 @@ def _judge_blocks(value: object, at: str) -> list[Image]:
                 raise invalid_value(f"{name}.source", UNBOUNDED)
             if origin in _PAYLOADS:
                 payload = source.get(_PAYLOADS[origin])
+                fields.A_STRING(f"{name}.source.{_PAYLOADS[origin]}", payload)
                 images.append(weighing.image(payload) if kind == "image" else weighing.file(payload))
     return images
 
 
 def _judge_tools(tools: list[Any], at: str) -> None:
     judge_tools(tools, is_allowed=_TOOL.fullmatch, at=at, default="custom")
+    for index, tool in enumerate(tools):
+        if tool.get("type") in (None, "custom"):
+            judge_name(tool, f"{at}[{index}]")
 
 
 def _produced_characters(block: object) -> int:

@@ -14,6 +14,7 @@ from gateway.dialects.shared_account import (
     SERVICE_TIER,
     STORED,
     UNBOUNDED,
+    judge_name,
     judge_tools,
     objects_in,
 )
@@ -69,6 +70,11 @@ _TYPES = {"item_reference": STORED, "input_audio": OTHER_PRICE}
 # Where the payload of an image or a file stands, by the type of the part that carries it.
 _IMAGES = {"input_image": "image_url", "computer_screenshot": "image_url", "image_generation_call": "result"}
 _FILES = {"input_file": "file_data"}
+_TEXTS = frozenset({"input_text", "output_text"})
+# An item without a type is a message.
+_MESSAGE = "message"
+_ROLE = fields.word("user", "assistant", "system", "developer")
+_NAMED = frozenset({"function", "custom"})
 # What is the client's own JSON, or a schema of it, and is read as text.
 _NOT_PARTS = frozenset({"tools", "arguments", "action"})
 # What of an output item the model wrote.
@@ -87,6 +93,7 @@ class Responses(Dialect):
         if not isinstance(given, str | list) or not given:
             raise invalid_value("input", "it must be a string or a list with at least one item")
         fields.judge(document, _FIELDS)
+        fields.judge_all(document.get("reasoning") or {}, {"effort": fields.AN_EFFORT}, "reasoning")
         tools = document.get("tools") or []
         _judge_tools(tools, "tools")
         images = _judge_items(given) if isinstance(given, list) else []
@@ -205,11 +212,7 @@ def _usage_object(usage: Usage) -> dict[str, Any]:
 def _judge_items(items: list[Any]) -> list[Image]:
     """The images and files of the input. Raises Refusal."""
     for index, item in enumerate(items):
-        # An item with neither is a reference by its id, whatever else it calls itself.
-        if not isinstance(item, dict) or not isinstance(item.get("type") or item.get("role"), str):
-            raise invalid_value(f"input[{index}]", "an item is an object with a `type` or a `role`")
-        if item.get("tools") is not None:  # the input may bring some along
-            _judge_tools(item["tools"], f"input[{index}].tools")
+        _judge_item(item, f"input[{index}]")
     images: list[Image] = []
     for at, part in objects_in(items, "input", skipped=_NOT_PARTS):
         kind = part.get("type")
@@ -219,10 +222,42 @@ def _judge_items(items: list[Any]) -> list[Image]:
         if isinstance(kind, str) and kind in _TYPES:
             raise invalid_value(at, _TYPES[kind])
         if isinstance(kind, str) and kind in _IMAGES:
-            images.append(weighing.image(part.get(_IMAGES[kind])))
+            images.append(weighing.image(_payload(part, _IMAGES[kind], at)))
         if isinstance(kind, str) and kind in _FILES:
-            images.append(weighing.file(part.get(_FILES[kind])))
+            images.append(weighing.file(_payload(part, _FILES[kind], at)))
     return images
+
+
+def _payload(part: dict[str, Any], name: str, at: str) -> object:
+    payload = part.get(name)
+    if payload is not None:
+        fields.A_STRING(f"{at}.{name}", payload)
+    return payload
+
+
+def _judge_item(item: object, at: str) -> None:
+    # An item with neither is a reference by its id, whatever else it calls itself.
+    if not isinstance(item, dict) or not isinstance(item.get("type") or item.get("role"), str):
+        raise invalid_value(at, "an item is an object with a `type` or a `role`")
+    if item.get("type") in (None, _MESSAGE):
+        _judge_message(item, at)
+    if item.get("tools") is not None:  # the input may bring some along
+        _judge_tools(item["tools"], f"{at}.tools")
+
+
+def _judge_message(item: dict[str, Any], at: str) -> None:
+    """What an item of another type looks like is the upstream's to judge: there are many, and soon more."""
+    _ROLE(f"{at}.role", item.get("role"))
+    content = item.get("content")
+    if isinstance(content, str):
+        return
+    if not isinstance(content, list):
+        raise invalid_value(f"{at}.content", "it must be a string or a list of parts")
+    for number, part in enumerate(content):
+        if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+            raise invalid_value(f"{at}.content[{number}]", "a part is an object with a `type`")
+        if part["type"] in _TEXTS:
+            fields.A_STRING(f"{at}.content[{number}].text", part.get("text"))
 
 
 def _judge_tools(tools: object, at: str) -> None:
@@ -230,6 +265,8 @@ def _judge_tools(tools: object, at: str) -> None:
         raise invalid_value(at, "it must be a list")
     judge_tools(tools, is_allowed=_TOOLS.__contains__, at=at)
     for index, tool in enumerate(tools):
+        if tool["type"] in _NAMED:
+            judge_name(tool, f"{at}[{index}]")
         if tool["type"] == "namespace":
             _judge_tools(tool.get("tools"), f"{at}[{index}].tools")
         environment = tool.get("environment")

@@ -38,6 +38,12 @@ def judge_tools(tools: list[Any], *, is_allowed: Callable[[str], object], at: st
             raise invalid_value(f"{name}.type", f"{kind[:40]!r} is run by the upstream, not by you: {APART}")
 
 
+def judge_name(tool: object, at: str) -> None:
+    """Raises Refusal for what has no name to call it by."""
+    if not isinstance(tool, dict) or not isinstance(tool.get("name"), str) or not tool["name"]:
+        raise invalid_value(f"{at}.name", "a tool has a name")
+
+
 def objects_in(value: object, at: str, *, skipped: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every object in the value, with the name that a refusal of it gives: `input[0].content[1]`.
 

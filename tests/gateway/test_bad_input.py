@@ -103,18 +103,21 @@ HIDING_PLACES: list[dict[str, Any]] = [
         "tools": [
             {
                 "type": "function",
-                "function": {"parameters": {"properties": {"type": {"description": "a" * 200_001}}}},
+                "function": {
+                    "name": "f",
+                    "parameters": {"properties": {"type": {"description": "a" * 200_001}}},
+                },
             }
         ]
     },
     {"prediction": {"type": "content", "content": "a" * 200_001}},
-    {"messages": [{"role": "a" * 200_001, "content": "hi"}]},
+    {"messages": [{"role": "user", "name": "a" * 200_001, "content": "hi"}]},
     {"messages": [{"role": "user", "content": [{"type": "a" * 200_001}]}]},
     {"some_future_field": {"a" * 200_001: 1}},
 ]
 
 
-@pytest.mark.parametrize("hidden", HIDING_PLACES, ids=["tool", "prediction", "role", "type", "key"])
+@pytest.mark.parametrize("hidden", HIDING_PLACES, ids=["tool", "prediction", "name", "type", "key"])
 def test_input_counts_wherever_it_hides(stage: Stage, hidden: dict[str, Any]) -> None:
     model = stage.model()
     issued = make_key(stage.account(plan=Plan.BASIC))

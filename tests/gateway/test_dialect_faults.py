@@ -143,6 +143,9 @@ def test_missing_and_absurd_usage_is_estimated_marked_and_shown(
                 {"given": 3.5, "written": 1},
                 {"given": "3", "written": 1},
                 {"given": 3, "written": 1, "cached": -1},
+                # What the model cannot have used, with a window of 100,000 tokens and at most 10,000 written.
+                {"given": 200_001, "written": 1},
+                {"given": 5, "written": 10_001},
             )
         ],
     ]
@@ -156,6 +159,17 @@ def test_missing_and_absurd_usage_is_estimated_marked_and_shown(
             shown = dialects.shown_usage(endpoint, response.text)
             assert Decimal(shown["cost_usd"]) == Decimal(5 * 5_000 + 10 * 25_000).scaleb(-9)
             assert 10 in shown.values()
+
+
+@pytest.mark.parametrize("endpoint", dialects.STREAMED)
+def test_as_much_as_the_model_can_use_is_believed(stage: Stage, endpoint: str) -> None:
+    model = dialects.model_for(stage, endpoint)
+    secret = make_key(stage.account(credit="5")).secret
+    most = dialects.usage(endpoint, given=200_000, written=10_000)
+
+    for asked in ({}, dialects.streamed(endpoint)):
+        record = stage.record(_post(stage, secret, endpoint, model.slug, **asked, sandbox={"usage": most}))
+        assert (record.input_tokens, record.output_tokens, record.is_estimated) == (200_000, 10_000, False)
 
 
 @pytest.mark.parametrize("endpoint", dialects.STREAMED)

@@ -84,7 +84,8 @@ def test_a_key_for_some_endpoints_is_shown_what_is_served_there(stage: Stage) ->
     refused(stage.get(f"models/{chatting.slug}", embeds), 404, "model_not_found", type=INVALID, param="model")
     refused(stage.get("models/auto", embeds), 404, "model_not_found", type=INVALID, param="model")
     listed = {facts["id"]: facts["endpoints"] for facts in stage.get("models", answers).json()["data"]}
-    assert listed == dict.fromkeys(("auto", chatting.slug), ["responses", "messages"])
+    there = ["responses", "messages"]
+    assert listed == {"auto": there, chatting.slug: there}
 
 
 def test_anthropics_client_lists_the_models_too(stage: Stage) -> None:

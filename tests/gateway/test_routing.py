@@ -131,6 +131,31 @@ def test_a_model_that_the_request_does_not_fit_is_passed_over_if_another_does() 
     assert Desk().refusal(model="idle", models=["small"], max_tokens=100).status == 503
 
 
+@pytest.mark.parametrize(
+    ("fields", "param", "fact"),
+    [
+        ({"tools": TOOLS}, "tools", "supports_tools"),
+        ({"functions": [{"name": "look_up"}]}, "functions", "supports_tools"),
+        ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages", "supports_images"),
+    ],
+    ids=["tools", "functions", "images"],
+)
+def test_a_model_that_cannot_do_what_is_asked_is_refused_or_passed_over(
+    fields: dict[str, Any], param: str, fact: str
+) -> None:
+    make_model("plain", supports_tools=False)
+    make_model("able", supports_images=True)
+    desk = Desk()
+
+    refusal = desk.refusal(model="plain", **fields)
+
+    assert (refusal.status, refusal.code, refusal.param) == (400, "invalid_value", param)
+    assert "plain does not" in refusal.message
+    assert fact in refusal.message
+    assert desk.order(model="plain", models=["able"], **fields) == ["able"]
+    assert desk.order(model="plain") == ["plain"]
+
+
 def test_a_model_is_only_served_where_an_upstream_speaks_the_protocol(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,7 +86,9 @@ def test_a_file_counts_its_bytes_and_no_less_than_an_image() -> None:
 
 def test_text_that_looks_like_an_image_is_still_text() -> None:
     chat, _ = _asked(Chat(), messages=[{"role": "user", "content": LARGE}])
-    tool, _ = _asked(Chat(), tools=[{"type": "function", "function": {"image_url": {"url": LARGE}}}])
+    tool, _ = _asked(
+        Chat(), tools=[{"type": "function", "function": {"name": "f", "image_url": {"url": LARGE}}}]
+    )
     call = {"type": "tool_use", "input": {"type": "image", "source": {"type": "base64", "data": LARGE}}}
     message, _ = _asked(Messages(), messages=[{"role": "assistant", "content": [call]}])
 
@@ -95,7 +97,7 @@ def test_text_that_looks_like_an_image_is_still_text() -> None:
 
 
 def test_each_dialect_tells_routing_what_it_needs_to_know() -> None:
-    tools = [{"type": "function", "name": "f"}]
+    tools = [{"type": "function", "name": "f", "function": {"name": "f"}}]  # as either of the two writes it
     for dialect in (Chat(), Responses()):
         asked, _ = _asked(dialect, tools=tools, models=["m", "b"])
         assert (asked.uses_tools, asked.has_images, asked.models) == (True, False, ("m", "b"))
@@ -118,7 +120,7 @@ def test_tokens_by_their_numbers_are_four_characters_each() -> None:
 
 
 def test_an_image_by_address_is_held_for_and_paid_at_what_it_was(stage: Stage) -> None:
-    model = stage.model(**dialects.PREMIUM)
+    model = stage.model(supports_images=True, **dialects.PREMIUM)
     issued = make_key(stage.account(credit="1"))
     body = dialects.body("chat/completions", model.slug, max_tokens=10, **_with_image(Chat(), ADDRESS))
 
@@ -130,7 +132,7 @@ def test_an_image_by_address_is_held_for_and_paid_at_what_it_was(stage: Stage) -
 
 
 def test_a_large_image_is_no_long_input_on_the_free_plan(stage: Stage) -> None:
-    model = stage.model()
+    model = stage.model(supports_images=True)
     issued = make_key(stage.account(plan=Plan.BASIC))
     picture = "data:image/png;base64," + "A" * 300_000
 
