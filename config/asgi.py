@@ -9,6 +9,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 console = get_asgi_application()
 
 from gateway.app import Gateway  # noqa: E402 - its models need the app registry that the line above has filled
+from gateway.asgi import Exchange  # noqa: E402
+from gateway.endpoints import ENDPOINTS  # noqa: E402
+from gateway.errors import lacks_v1  # noqa: E402
 
 if TYPE_CHECKING:
     from gateway.asgi import Receive, Scope, Send
@@ -20,5 +23,8 @@ async def application(scope: "Scope", receive: "Receive", send: "Send") -> None:
     """Route by path; the gateway also owns the lifespan, which Django does not know."""
     if scope["type"] == "lifespan" or scope["path"] == "/v1" or scope["path"].startswith("/v1/"):
         await gateway(scope, receive, send)
+    elif scope["type"] == "http" and scope["method"] == "POST" and scope["path"].strip("/") in ENDPOINTS:
+        # A page of Django's would be no help to a client of the API.
+        await Exchange(scope, receive, send).refuse(lacks_v1(scope["method"], scope["path"]))
     else:
         await console(dict(scope), receive, send)  # type: ignore[arg-type]  # it types messages more narrowly

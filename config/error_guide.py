@@ -67,7 +67,9 @@ EXPLAINED = (
     Explained(
         405, "method_not_allowed", "The address takes another method.", "Use the one in the Allow header."
     ),
-    Explained(408, "request_timeout", "The request took too long to arrive.", "Send it again."),
+    Explained(
+        408, "request_timeout", "The request took too long to arrive.", "Send it faster, or make it smaller."
+    ),
     Explained(
         400,
         "malformed_request",
@@ -113,7 +115,12 @@ EXPLAINED = (
         "It was answered and charged once, and the answer is no longer kept.",
         "Look at its receipt; to ask anew, use a new Idempotency-Key.",
     ),
-    Explained(413, "request_too_large", "The body is larger than the gateway takes.", "Send less."),
+    Explained(
+        413,
+        "request_too_large",
+        "The body is larger than the gateway takes.",
+        "Make it smaller, or have the operator raise GATEWAY_MAX_BODY_BYTES.",
+    ),
     Explained(
         402,
         "insufficient_credits",
@@ -130,7 +137,7 @@ EXPLAINED = (
         429,
         "rate_limit_exceeded",
         "More requests or tokens a minute than the key may use.",
-        "Wait as long as retry-after says; SDKs do so by themselves.",
+        "Wait as long as retry-after says; SDKs do so by themselves. If the request alone is over it: make it smaller.",
     ),
     Explained(
         429,
@@ -153,7 +160,7 @@ EXPLAINED = (
     Explained(
         503,
         "temporarily_unavailable",
-        "A part of Tollgate is down.",
-        "Try again in a second; nothing was charged.",
+        "A part of Tollgate, or every upstream of the model, is down or left alone for a while after failures.",
+        "Try again as retry-after says. A stream that had begun is charged for what came of it.",
     ),
 )

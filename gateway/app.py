@@ -1,5 +1,6 @@
 """The ASGI application for /v1/*: the lifespan of the process, and the way from an address to what serves it."""
 
+import asyncio
 import logging
 from collections.abc import Mapping
 
@@ -12,7 +13,7 @@ from gateway.dialects.dialect import Dialect
 from gateway.dialects.embeddings import Embeddings
 from gateway.dialects.messages import Messages
 from gateway.dialects.responses import Responses
-from gateway.errors import Refusal, method_not_allowed, temporarily_unavailable, unknown_url
+from gateway.errors import Refusal, method_not_allowed, shutting_down, temporarily_unavailable, unknown_url
 from gateway.naming import served_now
 from gateway.plant import Plant
 
@@ -55,6 +56,11 @@ class Gateway:
             await exchange.refuse(refusal)
         except ClientGoneError:
             return
+        except asyncio.CancelledError:
+            # Told to stop, and what was held has been given back. Raised on, it would be a traceback in the log.
+            if exchange.is_started:
+                raise
+            await exchange.refuse(shutting_down())
         except Exception:
             # The traceback has no request in it: neither a body nor a header is ever part of a message.
             logger.exception("request %s failed in the gateway", exchange.id)
@@ -66,7 +72,8 @@ class Gateway:
         endpoint = path.removeprefix("/v1/").rstrip("/")
         dialect = _DIALECTS.get(endpoint)
         # What is not there is refused in the shape of what is: /v1/messages/batches as /v1/messages would.
-        shape = dialect or _DIALECTS.get(endpoint.partition("/")[0])
+        named = endpoint.removeprefix("v1/")
+        shape = dialect or _DIALECTS.get(named) or _DIALECTS.get(named.partition("/")[0])
         if shape is not None:
             exchange.refusal_as_json = shape.refusal
         plant = self._plant

@@ -8,6 +8,7 @@ from catalog.serving import Catalogue, Servable
 from gateway.asgi import Exchange
 from gateway.dialects.dialect import Dialect
 from gateway.errors import (
+    Refusal,
     account_suspended,
     context_length_exceeded,
     endpoint_not_allowed,
@@ -22,6 +23,7 @@ from gateway.errors import (
     revoked_api_key,
     unable,
 )
+from gateway.fields import OutputLimitRefusal
 from gateway.parsing import Asked
 from keys.authenticating import Credential
 from keys.models import ApiKey
@@ -67,6 +69,22 @@ def judge_model(credential: Credential, *, name: str, param: str, catalogue: Cat
     if model.is_premium and not credential.premium_models:
         raise plan_upgrade_required(model.slug, credential.plan_name, param=param)
     return model
+
+
+def output_limit_refusal(
+    credential: Credential, refusal: OutputLimitRefusal, *, catalogue: Catalogue
+) -> Refusal:
+    """The refusal of an output limit that cannot be, with the limit of the model itself where that is known."""
+    model = catalogue.get(refusal.model) if isinstance(refusal.model, str) else None
+    if (
+        model is None
+        or refusal.param is None
+        or not model.max_output_tokens
+        or not may_call(credential, model)
+    ):
+        return refusal
+    most = f"{model.max_output_tokens:,}, the most that {model.slug} writes"
+    return invalid_value(refusal.param, f"it must be a whole number from 1 to {most}")
 
 
 def judge_length(credential: Credential, *, dialect: Dialect, asked: Asked) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -23,10 +24,12 @@ from gateway.errors import (
     daily_allowance_exhausted,
     insufficient_credits,
     key_limit_reached,
+    shutting_down,
     temporarily_unavailable,
     upstream_error,
     upstream_timeout,
 )
+from gateway.fields import OutputLimitRefusal
 from gateway.forwarding import Answer, Call, UpstreamsFailedError
 from gateway.idempotency import Repetition
 from gateway.media import judge_media
@@ -93,7 +96,8 @@ async def complete(plant: Plant, exchange: Exchange, dialect: Dialect) -> None:
     finally:
         # Only a bug or a shutdown comes here unsettled. The hold must not outlive the request.
         if not walk.is_settled:
-            walk.fail(temporarily_unavailable("The gateway"))
+            is_stopped = isinstance(sys.exception(), asyncio.CancelledError)
+            walk.fail(shutting_down() if is_stopped else temporarily_unavailable("The gateway"))
             await asyncio.shield(walk.settle(None, outcome=UsageRecord.Outcome.INTERRUPTED))
 
 
@@ -115,7 +119,10 @@ async def _prepare(
     """Read and judge what is asked. Raises Refusal; one that rests on the policy, only if that is still so."""
     judge_media(exchange.headers)
     body = await exchange.read_body()
-    asked = dialect.parse(body)
+    try:
+        asked = dialect.parse(body)
+    except OutputLimitRefusal as refusal:
+        raise authorizing.output_limit_refusal(credential, refusal, catalogue=plant.catalogue) from None
     finished.is_streamed = asked.is_streamed
     claim = idempotency.claim_of(exchange, endpoint=dialect.endpoint, body=body)
     call = _Call(plant, exchange, dialect, finished, asked, claim)
@@ -155,7 +162,9 @@ async def _judge(call: _Call, credential: Credential) -> Walk:
     walk.turn_to(first)
     output = asked.output_limit or min(first.model.max_output_tokens, routing.ASSUMED_OUTPUT_TOKENS)
     walk.counted_tokens = asked.input_tokens + output * asked.choices
-    walk.counted = await plant.windows.count(credential, tokens=walk.counted_tokens)
+    walk.counted = await plant.windows.count(
+        credential, tokens=walk.counted_tokens, fitting=walk.fitting_limit
+    )
     return walk
 
 

@@ -8,6 +8,7 @@ teller always read it anew.
 import datetime as dt
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from urllib.parse import parse_qsl
 
 from gateway import authorizing
@@ -25,11 +26,24 @@ _PREFIXES = ("tg_live_", "tg_test_")
 
 def secret_of(exchange: Exchange) -> str:
     """The secret in `Authorization: Bearer` or `x-api-key`. Raises Refusal if there is none, or one in the query."""
+    if _in_query(exchange):
+        raise api_key_in_query()
+    return _in_header(exchange)
+
+
+def _in_query(exchange: Exchange) -> list[str]:
+    """What stands in the query string and is a key, or is named like one."""
     query: bytes = exchange.scope.get("query_string", b"")
-    if query:
-        for name, value in parse_qsl(query.decode("latin-1")):
-            if name.lower() in _QUERY_NAMES or value.startswith(_PREFIXES):
-                raise api_key_in_query()
+    if not query:
+        return []
+    return [
+        value
+        for name, value in parse_qsl(query.decode("latin-1"))
+        if name.lower() in _QUERY_NAMES or value.startswith(_PREFIXES)
+    ]
+
+
+def _in_header(exchange: Exchange) -> str:
     scheme, _, secret = exchange.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
     if scheme.lower() != "bearer":
         secret = exchange.headers.get(b"x-api-key", b"").decode("latin-1")
@@ -56,6 +70,20 @@ class RefusedCaller(Refusal):
         self.credential = credential
 
 
+async def _leak(exchange: Exchange, leaked: list[str]) -> Refusal:
+    """The refusal of a key in the query string. Whoever owns it must learn of it, so it is looked up all the same."""
+    refusal = api_key_in_query()
+    sent = [next(filter(secrets.is_well_formed, leaked), "")]
+    with suppress(Refusal):
+        sent.append(_in_header(exchange))
+    for secret in filter(None, dict.fromkeys(sent)):
+        with suppress(Refusal):
+            credential = await read(authenticating.find, secret=secret)
+            if credential is not None:
+                return RefusedCaller(credential, refusal)
+    return refusal
+
+
 class Credentials:
     """Credentials by digest of their secret. The secret itself is not kept."""
 
@@ -67,7 +95,9 @@ class Credentials:
 
         `is_fresh` reads it from the database whatever is kept.
         """
-        secret = secret_of(exchange)
+        if leaked := _in_query(exchange):
+            raise await _leak(exchange, leaked)
+        secret = _in_header(exchange)
         digest = secrets.current_digest(secret)
         kept = None if is_fresh else self._get(digest)
         if kept is not None:

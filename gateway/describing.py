@@ -21,11 +21,20 @@ from gateway import authorizing
 from gateway.asgi import Exchange
 from gateway.credentials import RefusedCaller
 from gateway.endpoints import ENDPOINTS, served_at
-from gateway.errors import INVALID_REQUEST, Refusal, invalid_value, model_not_found
+from gateway.errors import (
+    INVALID_REQUEST,
+    Refusal,
+    endpoint_not_allowed,
+    invalid_value,
+    model_not_allowed,
+    no_upstream,
+    plan_upgrade_required,
+)
 from gateway.plant import Plant
 from gateway.reading import read
 from gateway.remaining import Funds, effective_remaining
 from gateway.request_log import refuse, start_record
+from gateway.routing import EVERY_CHOICE
 from gateway.windows import Counted
 from keys.authenticating import Credential
 from keys.models import KeySecret
@@ -60,10 +69,11 @@ def _models(plant: Plant, credential: Credential, name: str) -> dict[str, Any]:
     """The models that the key may call, by their slugs; or the one of this name, whichever of its names it is."""
     at = timezone.now()
     if name and name != AUTO:
-        model = plant.catalogue.get(name)
-        facts = model and _model(model, credential, at)
-        if not facts:
-            raise model_not_found(name)
+        model = authorizing.judge_model(credential, name=name, param="model", catalogue=plant.catalogue)
+        facts = _model(model, credential, at)
+        if facts is None:
+            endpoints = served_at(model) if model.price_at(at) is not None else []
+            raise endpoint_not_allowed(endpoints[0]) if endpoints else no_upstream(model.slug)
         return facts
     described = [facts for model in plant.catalogue if (facts := _model(model, credential, at))]
     automatic = _automatic([facts for facts in described if facts["kind"] == Model.Kind.CHAT])
@@ -73,8 +83,25 @@ def _models(plant: Plant, credential: Credential, name: str) -> dict[str, Any]:
         ids = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
         return {"object": "list", "data": data, "has_more": False, "first_id": None, "last_id": None, **ids}
     if not automatic:
-        raise model_not_found(name)
+        raise _no_choice(plant, credential, at)
     return automatic[0]
+
+
+def _no_choice(plant: Plant, credential: Credential, at: dt.datetime) -> Refusal:
+    """Why `auto` stands for nothing, as a POST would say it."""
+    served = [
+        model
+        for model in plant.catalogue
+        if model.kind == Model.Kind.CHAT and model.price_at(at) is not None and served_at(model)
+    ]
+    if not served:
+        return no_upstream(AUTO)
+    if not any(not credential.allowed_models or model.slug in credential.allowed_models for model in served):
+        return model_not_allowed(AUTO)
+    callable_ones = [model for model in served if authorizing.may_call(credential, model)]
+    if callable_ones:
+        return endpoint_not_allowed(served_at(callable_ones[0])[0])
+    return plan_upgrade_required(EVERY_CHOICE, credential.plan_name)
 
 
 def _automatic(described: list[dict[str, Any]]) -> list[dict[str, Any]]:

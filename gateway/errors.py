@@ -21,7 +21,10 @@ _DO_NOT_RETRY = (b"x-should-retry", b"false")
 
 
 class Refusal(Exception):
-    """An answer other than success, in OpenAI's error shape. `type` is OpenAI's `error.type`."""
+    """An answer other than success, in OpenAI's error shape. `type` is OpenAI's `error.type`.
+
+    `reason` is what the operator is told of an upstream's failure: without what the client should do.
+    """
 
     def __init__(
         self,
@@ -32,6 +35,7 @@ class Refusal(Exception):
         *,
         param: str | None = None,
         headers: Iterable[tuple[bytes, bytes]] = (),
+        reason: str = "",
     ) -> None:
         # A client may have put its key anywhere: into a model's name, an address, a field that the upstream quotes.
         message = masked(message)
@@ -42,6 +46,7 @@ class Refusal(Exception):
         self.message = message
         self.param = None if param is None else masked(param)
         self.headers = list(headers)
+        self.reason = masked(reason) or message
 
     def as_json(self) -> dict[str, Any]:
         """OpenAI's error object, with all four keys."""
@@ -179,8 +184,26 @@ def unable(model: str, does: str, *, fact: str, param: str) -> Refusal:
     return invalid_value(param, f"{model} does not {does}; models that do: GET /v1/models, `{fact}`")
 
 
+def auto_is_for_chat(*, param: str) -> Refusal:
+    """Vectors of two models cannot be compared: whoever asks for some must know whose they are."""
+    return invalid_value(param, "`auto` chooses among chat models only; name an embedding model")
+
+
 def unknown_url(method: str, path: str) -> Refusal:
-    return Refusal(404, INVALID_REQUEST, "unknown_url", f"There is no {method} {path[:200]} here.")
+    hint = ""
+    if path.startswith("/v1/v1/"):
+        hint = " The address has /v1 twice: the client adds it to a base URL that ends in it already."
+    return Refusal(404, INVALID_REQUEST, "unknown_url", f"There is no {method} {path[:200]} here.{hint}")
+
+
+def lacks_v1(method: str, path: str) -> Refusal:
+    """An endpoint of the gateway, called as if it were a page."""
+    return Refusal(
+        404,
+        INVALID_REQUEST,
+        "unknown_url",
+        f"There is no {method} {path[:200]} here. It is at /v1{path[:200]}: the base URL ends in /v1.",
+    )
 
 
 def method_not_allowed(allowed: str) -> Refusal:
@@ -227,7 +250,8 @@ def request_too_large(*, limit_bytes: int) -> Refusal:
         413,
         INVALID_REQUEST,
         "request_too_large",
-        f"The body is larger than {limit_bytes:,} bytes, the most that this gateway takes.",
+        f"The body is larger than {limit_bytes:,} bytes, the most that this gateway takes. Make it smaller, or ask "
+        "the operator to raise GATEWAY_MAX_BODY_BYTES.",
         headers=[(b"connection", b"close")],
     )
 
@@ -247,7 +271,7 @@ def request_timed_out(*, timeout_s: float) -> Refusal:
         408,
         INVALID_REQUEST,
         "request_timeout",
-        f"The body did not arrive within {timeout_s:.0f} seconds.",
+        f"The body did not arrive within {timeout_s:.0f} seconds. Send it faster, or make it smaller.",
         headers=[(b"connection", b"close")],
     )
 
@@ -307,21 +331,28 @@ def daily_allowance_exhausted(
 
 
 def rate_limit_exceeded(
-    *, what: str, limit: int, used: int, asked: int, retry_ms: int, headers: Iterable[tuple[bytes, bytes]]
+    *,
+    what: str,
+    limit: int,
+    used: int,
+    asked: int,
+    retry_ms: int,
+    headers: Iterable[tuple[bytes, bytes]],
+    fitting: str = "",
 ) -> Refusal:
-    """`what` is `requests` or `tokens`."""
+    """`what` is `requests` or `tokens`; `fitting` the output limit with which the request would fit now, if any."""
     can_ever = asked <= limit
+    counts = f" and this request counts {asked:,}" if what == "tokens" else ""
     wait = (
-        f"Wait {retry_ms / 1000:.1f} seconds"
-        if can_ever
-        else f"This request alone counts {asked:,}: make it smaller"
+        f"Wait {retry_ms / 1000:.1f} seconds" if can_ever else "It alone is over the limit: make it smaller"
     )
+    smaller = f", ask for at most {fitting}, which would fit now" if fitting else ""
     return Refusal(
         429,
         what,
         "rate_limit_exceeded",
-        f"This key may use {limit:,} {what} a minute and has used {used:,}. {wait}, or raise the key's limit or the "
-        "account's plan.",
+        f"This key may use {limit:,} {what} a minute and has used {used:,}{counts}. {wait}{smaller}, or raise "
+        "the key's limit or the account's plan.",
         headers=[*headers, *retry_after(retry_ms), *([] if can_ever else [_DO_NOT_RETRY])],
     )
 
@@ -331,7 +362,11 @@ def rate_limit_exceeded(
 
 def upstream_error(model: str, why: str) -> Refusal:
     return Refusal(
-        502, API, "upstream_error", f"The upstream of {model} failed: {why}. Nothing was charged; try again."
+        502,
+        API,
+        "upstream_error",
+        f"The upstream of {model} failed: {why}. Nothing was charged; try again.",
+        reason=why,
     )
 
 
@@ -341,6 +376,7 @@ def upstream_timeout(model: str, why: str) -> Refusal:
         API,
         "upstream_timeout",
         f"The upstream of {model} took too long: {why}. Nothing was charged; try again.",
+        reason=why,
     )
 
 
@@ -359,14 +395,25 @@ def temporarily_unavailable(what: str) -> Refusal:
     )
 
 
-def no_upstream(model: str) -> Refusal:
+def shutting_down() -> Refusal:
+    """The time that a process which was told to stop gives its running requests is over."""
+    return Refusal(
+        503,
+        API,
+        "temporarily_unavailable",
+        "This gateway is shutting down. Nothing was charged; try again.",
+        headers=retry_after(1000),
+    )
+
+
+def no_upstream(model: str, *, param: str = "model") -> Refusal:
     return Refusal(
         503,
         API,
         "temporarily_unavailable",
         f"{model} is in the catalogue, but no upstream for it is configured here. Ask the operator, or use another "
         "model: GET /v1/models lists those that are served.",
-        param="model",
+        param=param,
         headers=retry_after(60_000),
     )
 

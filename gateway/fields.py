@@ -3,17 +3,27 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gateway.errors import invalid_value
+from gateway.errors import Refusal, invalid_value
 
 Judge = Callable[[str, Any], None]
 MOST_TOKENS = 10_000_000
+
+
+class OutputLimitRefusal(Refusal):
+    """An output limit that no model takes. `model` is what was sent with it as the model's name."""
+
+    model: object = None
 
 
 def judge(document: Mapping[str, Any], judges: Mapping[str, Judge]) -> None:
     """Judge every field that has a judge; null is as good as absent. Raises Refusal that names the field."""
     for name, value in document.items():
         if value is not None and name in judges:
-            judges[name](name, value)
+            try:
+                judges[name](name, value)
+            except OutputLimitRefusal as refusal:
+                refusal.model = document.get("model")
+                raise
 
 
 def judge_all(document: Mapping[str, Any], judges: Mapping[str, Judge], at: str) -> None:
@@ -45,6 +55,21 @@ def whole_number(low: int, high: int) -> Judge:
     def judged(name: str, value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise invalid_value(name, f"it must be a whole number from {low:,} to {high:,}")
+
+    return judged
+
+
+def output_limit(low: int, high: int) -> Judge:
+    """A whole number, of which the model that is named may say more."""
+    judge_number = whole_number(low, high)
+
+    def judged(name: str, value: Any) -> None:
+        try:
+            judge_number(name, value)
+        except Refusal as refusal:
+            raise OutputLimitRefusal(
+                refusal.status, refusal.type, refusal.code, refusal.message, param=refusal.param
+            ) from None
 
     return judged
 
@@ -107,7 +132,7 @@ A_STRING = of_type("a string", str)
 A_LIST = of_type("a list", list)
 AN_OBJECT = of_type("an object", dict)
 TRUE_OR_FALSE = of_type("true or false", bool)
-AN_OUTPUT_LIMIT = whole_number(1, MOST_TOKENS)
+AN_OUTPUT_LIMIT = output_limit(1, MOST_TOKENS)
 # OpenAI's words and Groq's `default`.
 AN_EFFORT = word("none", "minimal", "low", "medium", "high", "xhigh", "max", "default")
 

@@ -64,7 +64,7 @@ class Answer:
 
     def broke(self, reason: str) -> None:
         """The answer failed half-way."""
-        self.attempt.broke(time.monotonic(), reason)
+        self.attempt.broke(time.monotonic(), reason[:_MAX_REASON])
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,10 @@ from gateway.dialects.dialect import Dialect
 from gateway.endpoints import ENDPOINTS, served_at
 from gateway.errors import (
     Refusal,
+    auto_is_for_chat,
     context_length_exceeded,
     invalid_value,
     model_not_allowed,
-    model_not_found,
     no_upstream,
     not_served_here,
     plan_upgrade_required,
@@ -32,6 +32,8 @@ from keys.authenticating import Credential
 
 # What a request that names no limit is taken to write, where that has to be guessed.
 ASSUMED_OUTPUT_TOKENS = 1024
+# What `auto` stands for, where a refusal is about all of it.
+EVERY_CHOICE = "Every model that auto could choose"
 
 
 @dataclass(
@@ -141,7 +143,7 @@ def _named(question: Question, name: str) -> Candidate:
 def _not_served(question: Question, model: Servable, param: str) -> Refusal:
     endpoint = ENDPOINTS[question.dialect.endpoint]
     if model.kind == endpoint.kind and (not model.targets or endpoint.targets(model)):
-        return no_upstream(model.slug)
+        return no_upstream(model.slug, param=param)
     return not_served_here(model.slug, endpoint=endpoint.path, served_at=served_at(model), param=param)
 
 
@@ -149,11 +151,10 @@ def _cheapest_first(question: Question) -> list[Candidate]:
     """What `auto` stands for. Raises _PassedOverError, which says which condition excluded the last models."""
     credential, dialect, asked = question.credential, question.dialect, question.asked
     if ENDPOINTS[dialect.endpoint].kind != "chat":
-        # Vectors of two models cannot be compared: whoever asks must know which one it is.
-        raise model_not_found(AUTO)
+        raise auto_is_for_chat(param=_param_of(AUTO, asked))
     left = [candidate for model in question.catalogue if (candidate := question.candidate(model))]
     if not left:
-        raise _PassedOverError(no_upstream(AUTO))
+        raise _PassedOverError(no_upstream(AUTO, param=_param_of(AUTO, asked)))
     limit = asked.output_limit
     left = _kept(
         left,
@@ -163,7 +164,7 @@ def _cheapest_first(question: Question) -> list[Candidate]:
     left = _kept(
         left,
         lambda model: credential.premium_models or not model.is_premium,
-        lambda: plan_upgrade_required("Every model that auto could choose", credential.plan_name),
+        lambda: plan_upgrade_required(EVERY_CHOICE, credential.plan_name, param=_param_of(AUTO, asked)),
     )
     if asked.uses_tools:
         left = _kept(left, lambda model: model.supports_tools, lambda: _nobody("tools", "calls tools"))

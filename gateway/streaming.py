@@ -10,7 +10,7 @@ from catalog.money import usd_string
 from gateway.answers import Collected, KeptAnswer
 from gateway.asgi import ClientGoneError, Headers
 from gateway.dialects.dialect import BrokenAnswerError, Meter
-from gateway.errors import Refusal, upstream_error, upstream_timeout
+from gateway.errors import Refusal, shutting_down, upstream_error, upstream_timeout
 from gateway.forwarding import Answer
 from gateway.sse import EventSplitter, EventTooLargeError, split
 from gateway.walk import Walk
@@ -100,9 +100,8 @@ async def relay(walk: Walk, answer: Answer) -> None:
             walk.blame_upstream(upstream.failure)
             await _break_off(walk, client, upstream.meter, upstream.failure)
     except asyncio.CancelledError:
-        shutdown = upstream_error(walk.model.slug, "this gateway is shutting down")
-        await asyncio.shield(_break_off(walk, client, upstream.meter, shutdown))
-        raise
+        # Told to stop. The request ends here in good order, so nobody above has to hear of it.
+        await asyncio.shield(_break_off(walk, client, upstream.meter, shutting_down()))
     finally:
         client.close()
 

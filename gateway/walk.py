@@ -109,7 +109,14 @@ class Walk:
             raise TypeError("only a request that was counted can exceed its minute")
         self.plant.windows.correct(self.credential, counted, requests=-1, tokens=-self.counted_tokens)
         self.counted = None
-        return refusal_by_teller(counted, decision, tokens=self.counted_tokens)
+        return refusal_by_teller(counted, decision, tokens=self.counted_tokens, fitting=self.fitting_limit)
+
+    def fitting_limit(self, room: int) -> str:
+        """The output limit with which the request counts no more tokens than this; empty where none is that low."""
+        if not self.model.max_output_tokens:
+            return ""
+        most = (room - self.asked.input_tokens) // self.asked.choices
+        return f"{self.dialect.limit_field}={most}" if most > 0 else ""
 
     @property
     def charged_nanousd(self) -> int:
@@ -121,7 +128,7 @@ class Walk:
     def blame_upstream(self, refusal: Refusal) -> None:
         """Count against the upstream that its answer failed half-way."""
         if self.answer is not None:
-            self.answer.broke(refusal.message)
+            self.answer.broke(refusal.reason)
 
     def fail(self, refusal: Refusal) -> None:
         """Note on the record how the request failed."""

@@ -8,6 +8,7 @@ was emptied or started anew, it does not know the whole minute: then the teller 
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,10 @@ if redis.call('HEXISTS', KEYS[1], 'r' .. ARGV[1]) == 1 then
 end
 """
 _VOUCH = "return redis.call('SET', KEYS[1], redis.call('TIME')[1] - 61, 'NX')"
+
+
+# The output limit, `max_tokens=40`, with which a request would count no more than so many tokens; empty: none would.
+Fitting = Callable[[int], str]
 
 
 @dataclass(slots=True)
@@ -89,13 +94,13 @@ class Windows:
         with suppress(RedisAway):
             await self._redis.run(_VOUCH, "minute:since")
 
-    async def count(self, credential: Credential, *, tokens: int) -> Counted | None:
+    async def count(self, credential: Credential, *, tokens: int, fitting: Fitting) -> Counted | None:
         """Count one request of about this many tokens; None for a key without limits. Raises Refusal (429)."""
         if credential.requests_per_minute is None and credential.tokens_per_minute is None:
             return None
         counted = await self._ask(credential, tokens=tokens, counts=True)
         if counted.refused:
-            raise refusal_of(counted, tokens=tokens)
+            raise refusal_of(counted, tokens=tokens, fitting=fitting)
         return counted
 
     async def look(self, credential: Credential) -> Counted | None:
@@ -155,11 +160,13 @@ def minute_of(counted: Counted | None, *, tokens: int) -> Minute | None:
     return Minute(counted.limit_requests, counted.limit_tokens, tokens)
 
 
-def refusal_by_teller(counted: Counted, decision: MinuteExhausted, *, tokens: int) -> Refusal:
+def refusal_by_teller(
+    counted: Counted, decision: MinuteExhausted, *, tokens: int, fitting: Fitting
+) -> Refusal:
     """The refusal of a request whose minute the teller has counted."""
     counted.learn(decision.state)
     counted.refused, counted.retry_ms = decision.what, decision.state.oldest_leaves_ms
-    return refusal_of(counted, tokens=tokens)
+    return refusal_of(counted, tokens=tokens, fitting=fitting)
 
 
 def duration(milliseconds: int) -> str:
@@ -177,9 +184,10 @@ def _name(key_id: int) -> str:
     return f"minute:{{{key_id}}}"
 
 
-def refusal_of(counted: Counted, *, tokens: int) -> Refusal:
+def refusal_of(counted: Counted, *, tokens: int, fitting: Fitting) -> Refusal:
     """The 429 that says which limit of the key it is, and when it frees."""
     by_requests = counted.refused == "requests"
+    room = max((counted.limit_tokens or 0) - counted.tokens, 0)
     return rate_limit_exceeded(
         what=counted.refused,
         limit=(counted.limit_requests if by_requests else counted.limit_tokens) or 0,
@@ -187,4 +195,5 @@ def refusal_of(counted: Counted, *, tokens: int) -> Refusal:
         asked=1 if by_requests else tokens,
         retry_ms=counted.retry_ms,
         headers=counted.headers(),
+        fitting="" if by_requests else fitting(room),
     )

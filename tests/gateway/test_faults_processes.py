@@ -137,6 +137,9 @@ def test_a_process_told_to_stop_with_fifty_open_streams_is_unready_at_once_and_e
         # Billed is what was delivered, by the length of its words.
         assert 0 < record.output_tokens < 2_000
         assert record.is_estimated
+        assert record.error_code == "temporarily_unavailable"
+        assert record.error_message == "This gateway is shutting down. Only what you received is charged."
+    assert "CancelledError" not in pair.gateway.log()
 
 
 def _still_serves(client: httpx.Client) -> bool:

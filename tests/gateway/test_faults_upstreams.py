@@ -14,11 +14,11 @@ import httpx2 as httpx
 import pytest
 
 from accounts.models import Account
-from billing.models import Wallet
+from billing.models import GatewayProcess, Wallet
 from catalog.models import Model, Price
 from tests.factories import make_key, now
 from tests.gateway import dialects, raw_upstream, server
-from tests.gateway.conftest import Stage, chat
+from tests.gateway.conftest import Stage, chat, wait_for
 from tests.gateway.raw_upstream import RawUpstream
 from tests.gateway.server import GatewayServer
 
@@ -347,3 +347,18 @@ def test_usage_that_was_reported_before_a_stream_broke_is_what_is_billed(scene: 
     record = scene.stage.record(response)
     assert (record.outcome, record.output_tokens, record.is_estimated) == ("failed", 6, False)
     assert scene.charged() == 3 * 5_000 + 6 * 25_000
+
+
+def test_an_operator_is_told_only_what_went_wrong(scene: Scene) -> None:
+    scene.upstream.streams(word("x" * 40), end="reset")
+
+    message = json.loads(scene.stream().text.rsplit("data: ", 1)[-1])["error"]["message"]
+
+    assert message.endswith("the connection was cut. Only what you received is charged.")
+
+    def said() -> str:
+        seen = GatewayProcess.objects.filter(upstreams__has_key=f"sandbox/{scene.model.slug}").first()
+        return str(seen.upstreams[f"sandbox/{scene.model.slug}"]["last_error"]) if seen else ""
+
+    wait_for(lambda: bool(said()))
+    assert said() == "the connection was cut"

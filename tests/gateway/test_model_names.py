@@ -6,7 +6,7 @@ import pytest
 from accounts.models import Plan
 from catalog.models import Model, ModelAlias
 from tests.factories import make_key
-from tests.gateway.conftest import INVALID, Stage, chat, refused, wait_for
+from tests.gateway.conftest import INVALID, PERMISSION, Stage, chat, refused, wait_for
 
 
 def test_a_model_is_listed_by_its_slug_and_found_by_every_name(stage: Stage) -> None:
@@ -107,7 +107,12 @@ def test_without_a_model_to_choose_from_there_is_no_auto(stage: Stage) -> None:
     secret = make_key(stage.account(plan=Plan.BASIC)).secret
 
     assert stage.get("models", secret).json()["data"] == []
-    refused(stage.get("models/auto", secret), 404, "model_not_found", type=INVALID, param="model")
+    described, asked = stage.get("models/auto", secret), stage.post(secret, chat("auto"))
+    message = refused(described, 403, "plan_upgrade_required", type=PERMISSION, param="model")
+    assert refused(asked, 403, "plan_upgrade_required", type=PERMISSION, param="model") == message
+    vectors = stage.model(kind=Model.Kind.EMBEDDING, max_output_tokens=None)
+    nothing = make_key(stage.account(), allowed_models=[vectors.slug]).secret
+    refused(stage.get("models/auto", nothing), 403, "model_not_allowed", type=PERMISSION, param="model")
 
 
 def test_where_credit_does_not_pay_for_the_cheapest_the_allowance_pays_for_another(stage: Stage) -> None:

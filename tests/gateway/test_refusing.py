@@ -142,7 +142,11 @@ def test_a_model_that_is_not_allowed_is_refused_and_not_listed(stage: Stage) -> 
         other.slug,
     ]
     refused(
-        stage.get(f"models/{model.slug}", issued.secret), 404, "model_not_found", type=INVALID, param="model"
+        stage.get(f"models/{model.slug}", issued.secret),
+        403,
+        "model_not_allowed",
+        type=PERMISSION,
+        param="model",
     )
 
 
@@ -157,6 +161,8 @@ def test_a_premium_model_asks_a_basic_account_to_upgrade_and_works_after_that(st
     assert "Buy credits" in message
     assert stage.record(response).error_message == message
     assert model.slug not in stage.get("models", issued.secret).text
+    described = stage.get(f"models/{model.slug}", issued.secret)
+    assert refused(described, 403, "plan_upgrade_required", type=PERMISSION, param="model") == message
     plans.change_plan(account=account, plan=Plan.objects.get(slug=Plan.PAY_AS_YOU_GO), actor=None)
     assert stage.post(issued.secret, chat(model)).status_code == 200
 

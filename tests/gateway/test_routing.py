@@ -251,8 +251,11 @@ def test_there_is_no_auto_for_embeddings() -> None:
     make_model("vectors", kind=Model.Kind.EMBEDDING, max_output_tokens=None)
 
     refusal = Desk().refusal(dialect=Embeddings(), input="word")
+    listed = Desk().refusal(dialect=Embeddings(), input="word", model=None, models=["auto"])
 
-    assert (refusal.status, refusal.code) == (404, "model_not_found")
+    assert (refusal.status, refusal.code, refusal.param) == (400, "invalid_value", "model")
+    assert "chat models only" in refusal.message
+    assert listed.param == "models[0]"
 
 
 # --- Health ------------------------------------------------------------------------------------------------------

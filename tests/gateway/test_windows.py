@@ -65,9 +65,26 @@ def test_a_request_that_can_never_fit_is_not_told_to_wait(stage: Stage) -> None:
     response = stage.post(issued.secret, chat(model, max_tokens=600))
 
     assert response.json()["error"]["type"] == "tokens"
-    assert "make it smaller" in response.json()["error"]["message"]
+    message = response.json()["error"]["message"]
+    assert "has used 0 and this request counts 605" in message
+    assert "make it smaller, ask for at most max_tokens=495, which would fit now" in message
+    assert "Wait" not in message
     assert response.headers["x-should-retry"] == "false"
     assert response.headers["retry-after"]
+
+
+def test_a_request_that_does_not_fit_now_is_told_what_it_counts_and_what_would_fit(stage: Stage) -> None:
+    model = stage.model()
+    issued = make_key(stage.account(), tokens_per_minute=500)
+    assert stage.post(issued.secret, chat(model, max_tokens=300, n=1)).status_code == 200
+    used = 500 - int(stage.get("key", issued.secret).headers["x-ratelimit-remaining-tokens"])
+
+    message = stage.post(issued.secret, chat(model, max_tokens=490)).json()["error"]["message"]
+
+    assert f"has used {used} and this request counts 495. Wait" in message
+    fits = 500 - used - 5
+    assert f"ask for at most max_tokens={fits}, which would fit now" in message
+    assert stage.post(issued.secret, chat(model, max_tokens=fits)).status_code == 200
 
 
 def test_a_refused_request_leaves_its_tokens_to_others(stage: Stage) -> None:
