@@ -139,7 +139,7 @@ def test_a_process_told_to_stop_with_fifty_open_streams_is_unready_at_once_and_e
         assert record.is_estimated
         assert record.error_code == "temporarily_unavailable"
         assert record.error_message == "This gateway is shutting down. Only what you received is charged."
-    assert "CancelledError" not in pair.gateway.log()
+    assert "CancelledError" not in pair.gateway.log
 
 
 def _still_serves(client: httpx.Client) -> bool:
