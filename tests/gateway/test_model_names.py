@@ -81,8 +81,8 @@ def test_a_key_for_some_endpoints_is_shown_what_is_served_there(stage: Stage) ->
     answers = make_key(account, allowed_endpoints=["messages", "responses"]).secret
 
     assert [facts["id"] for facts in stage.get("models", embeds).json()["data"]] == [embedding.slug]
-    refused(stage.get(f"models/{chatting.slug}", embeds), 404, "model_not_found", type=INVALID, param="model")
-    refused(stage.get("models/auto", embeds), 404, "model_not_found", type=INVALID, param="model")
+    refused(stage.get(f"models/{chatting.slug}", embeds), 403, "endpoint_not_allowed", type=PERMISSION)
+    refused(stage.get("models/auto", embeds), 403, "endpoint_not_allowed", type=PERMISSION)
     listed = {facts["id"]: facts["endpoints"] for facts in stage.get("models", answers).json()["data"]}
     there = ["responses", "messages"]
     assert listed == {"auto": there, chatting.slug: there}
