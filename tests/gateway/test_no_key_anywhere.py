@@ -274,8 +274,8 @@ def plant_in_what_the_upstream_says(planter: Planter, secret: str) -> None:
 
 def provoke_mails(planter: Planter) -> int:
     """Use an allowance up, and have the mails about it sent."""
-    planter.upstream.answers(ANSWER % 250_000)
-    assert planter.chat(key=planter.free, model=BASIC) == 200
+    planter.upstream.answers(ANSWER % 125_000)
+    assert [planter.chat(key=planter.free, model=BASIC) for _ in range(2)] == [200, 200]
     planter.instance.manage("shell", "-c", MAILS, check=True)
     wait_for(lambda: any((planter.instance.home / "outbox").glob("*.eml")), patience_s=60)
     return planter.chat(key=planter.free, model=BASIC)
