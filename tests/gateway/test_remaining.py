@@ -104,7 +104,7 @@ def use_allowance(account: Account, **used: int) -> None:
 def test_what_leaves_the_smallest_share_limits_the_key(
     stage: Stage, limit_usd: int | None, output_tokens: int, named: str
 ) -> None:
-    model = dialects.model_for(stage, "chat/completions")
+    model = dialects.model_for(stage, "chat/completions", max_output_tokens=100_000, context_window=200_000)
     issued = make_key(stage.account(credit="10"), requests_per_minute=4)
     if limit_usd:
         budgets.set_key_budget(
