@@ -14,8 +14,9 @@ from django.db import transaction
 
 from accounts import auditing, plans
 from accounts.models import Account, Plan, User
-from billing import crediting, providers, wallets
+from billing import crediting, wallets
 from billing.models import TopUp
+from billing.providers import offering
 from catalog.money import NANO_PER_CENT, nano_from_usd, usd_from_nano, usd_string, whole_cents
 
 
@@ -69,7 +70,7 @@ def start(
 
     Raises AmountNotOffered, ProviderNotOffered.
     """
-    if provider not in {offered.slug for offered in providers.configured()}:
+    if provider not in {offered.slug for offered in offering.configured()}:
         msg = f"{provider} is not among the payment providers of this installation."
         raise ProviderNotOffered(msg)
     agreed = quote(credit_nanousd=credit_nanousd, fee_rate=account.plan.topup_fee_rate)

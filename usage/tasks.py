@@ -5,6 +5,7 @@ import logging
 from celery import shared_task
 from django.utils import timezone
 
+from accounts import mailing
 from usage import alerting, allowances, anomalies, forgetting, posting, rollups, sweeping
 from usage.models import DailyAllowance
 
@@ -49,7 +50,7 @@ def aggregate_allowances() -> None:
         allowance = DailyAllowance.objects.select_related("account__plan").get(pk=notice.allowance_id)
         try:
             alerting.mail_allowance(allowance=allowance)
-        except alerting.SendingErrors:
+        except mailing.SendingErrors:
             logger.exception("could not mail about the allowance of account %d", allowance.account_id)
             allowances.give_back(notice=notice)
 
@@ -67,7 +68,7 @@ def mail_anomalies() -> None:
     while anomaly := anomalies.claim_mail(at=timezone.now()):
         try:
             alerting.mail_anomaly(anomaly=anomaly)
-        except alerting.SendingErrors:
+        except mailing.SendingErrors:
             logger.exception(
                 "could not mail about %s; it is tried again in %s", anomaly, anomalies.MAIL_LEASE
             )

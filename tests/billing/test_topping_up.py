@@ -9,8 +9,10 @@ from django.db import IntegrityError, transaction
 from pytest_django import Settings
 
 from accounts.models import Account, AuditEvent, Plan
-from billing import crediting, ledger, providers, topping_up
+from billing import crediting, ledger, topping_up
 from billing.models import LedgerTransaction, TopUp, Wallet
+from billing.providers import offering
+from billing.providers.sandbox import SANDBOX
 from tests import factories
 from tests.concurrency import in_parallel
 from tests.invariants import check_books
@@ -245,12 +247,12 @@ def test_the_database_refuses_a_top_up_that_makes_no_sense(fields: dict[str, obj
 def test_a_provider_nobody_knows_is_refused_by_its_name(settings: Settings) -> None:
     settings.TOPUP_PROVIDERS = ["sandbox", "shells"]
     with pytest.raises(ImproperlyConfigured, match="shells; known are: sandbox"):
-        providers.configured()
+        offering.configured()
 
 
 def test_only_what_the_operator_offers_is_configured(settings: Settings) -> None:
-    assert providers.configured() == [providers.SANDBOX]
+    assert offering.configured() == [SANDBOX]
     settings.TOPUP_PROVIDERS = []
-    assert providers.configured() == []
-    assert providers.named(slug="sandbox") == providers.SANDBOX
-    assert providers.named(slug="shells") is None
+    assert offering.configured() == []
+    assert offering.named(slug="sandbox") == SANDBOX
+    assert offering.named(slug="shells") is None

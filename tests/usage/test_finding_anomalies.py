@@ -10,6 +10,7 @@ import time_machine
 from django.core import mail
 from django.db import connection, transaction
 
+from accounts import mailing
 from accounts.models import Account
 from catalog.models import Model
 from keys.models import ApiKey
@@ -338,4 +339,4 @@ def test_a_link_in_a_mail_needs_no_request(
 ) -> None:
     settings.PUBLIC_URL, settings.TOLLGATE_URL = public_url, own_url
     settings.ALLOWED_HOSTS, settings.HTTPS = hosts, https
-    assert alerting.public_url("/keys/") == expected
+    assert mailing.public_url("/keys/") == expected

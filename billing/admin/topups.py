@@ -1,0 +1,47 @@
+"""Top-ups: what was bought, and what became of it."""
+
+from typing import TYPE_CHECKING
+
+from django.contrib import admin
+
+from billing.admin.read_only import ReadOnly, usd
+from billing.models import TopUp
+
+if TYPE_CHECKING:
+    TopUpModelAdmin = admin.ModelAdmin[TopUp]
+else:  # Django's classes take no type arguments at run time.
+    TopUpModelAdmin = admin.ModelAdmin
+
+
+@admin.register(TopUp)
+class TopUpAdmin(ReadOnly, TopUpModelAdmin):
+    list_display = ("id", "account", "status", "credit", "fee", "total", "provider", "created_at", "paid_at")
+    fields = (
+        "account",
+        "created_by",
+        "status",
+        "credit",
+        "fee",
+        "total",
+        "fee_rate",
+        "provider",
+        "provider_reference",
+        "created_at",
+        "paid_at",
+    )
+    list_filter = ("status", "provider")
+    search_fields = ("account__name", "account__members__email", "provider_reference")
+    list_select_related = ("account",)
+    date_hierarchy = "created_at"
+
+    @admin.display(ordering="credit_nanousd")
+    def credit(self, topup: TopUp) -> str:
+        return usd(topup.credit_nanousd)
+
+    @admin.display(ordering="fee_nanousd")
+    def fee(self, topup: TopUp) -> str:
+        return usd(topup.fee_nanousd)
+
+    @admin.display(ordering="total_nanousd")
+    def total(self, topup: TopUp) -> str:
+        return usd(topup.total_nanousd)

@@ -1,0 +1,17 @@
+"""Money: what an account has, what is held of it, every movement in double entry, and what was bought."""
+
+from billing.models.budgets import Budget
+from billing.models.ledger import LedgerAccount, LedgerTransaction, Posting
+from billing.models.topups import TopUp
+from billing.models.wallets import GatewayProcess, Hold, Wallet
+
+__all__ = [
+    "Budget",
+    "GatewayProcess",
+    "Hold",
+    "LedgerAccount",
+    "LedgerTransaction",
+    "Posting",
+    "TopUp",
+    "Wallet",
+]

@@ -1,0 +1,86 @@
+"""What an account has, and what is held of it for the requests that run."""
+
+from typing import ClassVar
+
+from django.db import models
+from django.utils import timezone
+
+from accounts.models import Account
+from keys.models import ApiKey
+
+
+class Wallet(models.Model):
+    """Prepaid credit of an account, in nano-USD. Written only by `billing.holding` and `billing.crediting`."""
+
+    account = models.OneToOneField(Account, on_delete=models.CASCADE, primary_key=True, related_name="wallet")
+    balance_nanousd = models.BigIntegerField(default=0)
+    held_nanousd = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=models.Q(balance_nanousd__gte=0), name="wallet_balance_not_negative"
+            ),
+            models.CheckConstraint(condition=models.Q(held_nanousd__gte=0), name="wallet_held_not_negative"),
+            models.CheckConstraint(
+                condition=models.Q(held_nanousd__lte=models.F("balance_nanousd")),
+                name="wallet_held_within_balance",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"wallet of account {self.account_id}"
+
+    @property
+    def available_nanousd(self) -> int:
+        return self.balance_nanousd - self.held_nanousd
+
+
+class GatewayProcess(models.Model):
+    """A gateway process and its last sign of life; the holds of a silent one are swept."""
+
+    id = models.UUIDField(primary_key=True)
+    started_at = models.DateTimeField(default=timezone.now)
+    heartbeat_at = models.DateTimeField(default=timezone.now)
+    # How the upstreams have been doing, as this process sees it at its heartbeat: by target, what a breaker says.
+    upstreams = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()))
+
+    class Meta:
+        verbose_name_plural = "upstream health"
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class Hold(models.Model):
+    """What is set aside for one request until it is settled at its real cost, or released. Deleted by either.
+
+    It keeps enough of the request to write its usage record if the process that placed it dies.
+    """
+
+    request_id = models.UUIDField(primary_key=True)
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="holds", db_index=False)
+    key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, related_name="+", db_index=False)
+    # No foreign key: a process is forgotten when its last hold is resolved, and admission stays cheap.
+    process_id = models.UUIDField(db_index=True)
+    amount_nanousd = models.BigIntegerField()
+    # Reserved of the daily allowance instead of (never beside) an amount of credit; null: paid from credits.
+    allowance_day = models.DateField(null=True)
+    allowance_tokens = models.BigIntegerField(default=0)
+    # The start of the budget period that counts the amount; null: the key has no budget.
+    budget_period_start = models.DateField(null=True)
+    # What the usage record of an interrupted request says: see `usage.recording`.
+    request = models.JSONField(default=dict)
+    placed_at = models.DateTimeField(default=timezone.now)
+    # The tokens it counts as in its key's minute: see `usage.minutes`.
+    minute_tokens = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=models.Q(amount_nanousd__gte=0, allowance_tokens__gte=0), name="hold_not_negative"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.request_id)

@@ -1,0 +1,1 @@
+"""Payment companies: who takes the money for a top-up."""

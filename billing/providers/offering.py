@@ -1,0 +1,26 @@
+"""Which payment providers there are, and which of them the operator offers."""
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+from billing.providers.provider import PaymentProvider
+from billing.providers.sandbox import SANDBOX
+
+_KNOWN: dict[str, PaymentProvider] = {provider.slug: provider for provider in (SANDBOX,)}
+
+
+def configured() -> list[PaymentProvider]:
+    """The providers that the operator offers, in the order of TOPUP_PROVIDERS. None: nobody can buy credit.
+
+    Raises ImproperlyConfigured for a slug that is not a provider's.
+    """
+    unknown = [slug for slug in settings.TOPUP_PROVIDERS if slug not in _KNOWN]
+    if unknown:
+        msg = f"TOPUP_PROVIDERS names {', '.join(unknown)}; known are: {', '.join(_KNOWN)}"
+        raise ImproperlyConfigured(msg)
+    return [_KNOWN[slug] for slug in settings.TOPUP_PROVIDERS]
+
+
+def named(*, slug: str) -> PaymentProvider | None:
+    """The provider with the slug, also one that is no longer offered. None: this version does not know it."""
+    return _KNOWN.get(slug)

@@ -1,0 +1,151 @@
+"""What Tollgate asks of a payment company, and what one may report: the one interface behind buying credit.
+
+Amounts are cents of USD, as payment companies count; the ledger's nano-USD begin behind this interface. No call of a
+provider is made inside a database transaction. A call that changes something carries a key under which the company
+does it once, however often it is sent.
+"""
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from billing.models import TopUp
+
+
+class ProviderAway(Exception):
+    """The company gave no answer, or said that it is busy: what was asked may have been done. Ask again."""
+
+
+class ProviderRefused(Exception):
+    """The company will not do it, and sending it again does not help; the message is fit for people."""
+
+    def __init__(self, message: str, *, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class WebhookNotConfigured(Exception):
+    """There is no secret to check a webhook with: nothing may be believed. Answered with 503."""
+
+
+class WebhookNotGenuine(Exception):
+    """The signature is absent, wrong or too old. Answered with 400."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """A payment page that waits for the buyer. `session` is the company's name for it."""
+
+    session: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class SavedMethod:
+    """A payment method that the buyer left with the company, to be charged without them. Never the number itself."""
+
+    customer: str
+    method: str
+    brand: str
+    last4: str
+    expires: dt.date | None
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentArrived:
+    """A payment was made. `reference` is the top-up's `provider_reference`, empty where the payment names none."""
+
+    reference: str
+    payment: str
+    amount_cents: int
+    currency: str
+    # What the buyer allowed us to charge again.
+    method: SavedMethod | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentFailed:
+    """A payment will not come: its page ran out, or it was declined. The message is fit for people."""
+
+    reference: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefundChanged:
+    """What became of a refund. `refund` is the company's name for it, `reference` ours, empty where it names none."""
+
+    refund: str
+    reference: str
+    payment: str
+    amount_cents: int
+    currency: str
+    # pending, succeeded, failed
+    status: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeChanged:
+    """The buyer's bank takes a payment back, or has decided. Of `payment`, as in PaymentArrived."""
+
+    dispute: str
+    payment: str
+    amount_cents: int
+    currency: str
+    reason: str
+    # open, won, lost
+    status: str
+
+
+News = PaymentArrived | PaymentFailed | RefundChanged | DisputeChanged
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookMessage:
+    """One genuine webhook. `event` is unique among the company's events; None as news: nothing that concerns us."""
+
+    event: str
+    type: str
+    occurred_at: dt.datetime
+    news: News | None
+
+
+class PaymentProvider(Protocol):
+    """A payment company. Every method may raise ProviderAway and ProviderRefused, except where it says otherwise."""
+
+    @property
+    def slug(self) -> str:
+        """Its name in the database and in TOPUP_PROVIDERS; never changes."""
+
+    @property
+    def name(self) -> str:
+        """Its name for people."""
+
+    @property
+    def saves_methods(self) -> bool:
+        """Whether a buyer may leave a payment method, which auto top-up charges."""
+
+    def start_checkout(
+        self, *, topup: TopUp, return_url: str, cancel_url: str, save_method: bool, customer: str
+    ) -> Checkout:
+        """A page on which the buyer pays `topup.total_nanousd`, once however often it is asked for.
+
+        `customer` is the company's name for this account from an earlier payment, or empty.
+        """
+
+    def look_up(self, *, topup: TopUp) -> PaymentArrived | PaymentFailed | None:
+        """What became of the top-up's payment, for one whose webhook never came; None: it may still be made."""
+
+    def read_webhook(self, *, body: bytes, headers: Mapping[str, str]) -> WebhookMessage:
+        """The message of a webhook, from its raw body. Raises WebhookNotConfigured and WebhookNotGenuine, no other."""
+
+    def charge_saved(self, *, topup: TopUp, method: SavedMethod) -> PaymentArrived:
+        """Charge a saved method what the top-up costs, once however often it is asked for; the buyer is not there.
+
+        Raises ProviderRefused where the bank declines, or wants the buyer to confirm.
+        """
+
+    def refund(self, *, topup: TopUp, amount_cents: int, reference: str) -> RefundChanged:
+        """Give back that much of the top-up's payment, once for each `reference`."""

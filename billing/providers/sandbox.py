@@ -1,0 +1,83 @@
+"""The provider that takes no money: its payment page is a page of ours, and says so."""
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from django.urls import reverse
+
+from billing.models import TopUp
+from billing.providers.provider import (
+    Checkout,
+    PaymentArrived,
+    PaymentFailed,
+    ProviderRefused,
+    RefundChanged,
+    SavedMethod,
+    WebhookMessage,
+    WebhookNotConfigured,
+)
+from catalog.money import NANO_PER_CENT
+
+# What a buyer leaves who allows to be charged again; the second card is for seeing what a refusal does.
+CARD = SavedMethod("sandbox", "sandbox-card", "Sandbox", "4242", dt.date(2099, 12, 31))
+DECLINED_CARD = SavedMethod("sandbox", "sandbox-card-declined", "Sandbox", "0002", dt.date(2099, 12, 31))
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxProvider:
+    """Takes no money, gives none back, and never disputes."""
+
+    slug: str = "sandbox"
+    name: str = "Sandbox"
+    saves_methods: bool = True
+
+    def start_checkout(
+        self,
+        *,
+        topup: TopUp,
+        return_url: str,
+        cancel_url: str,
+        save_method: bool,
+        customer: str,
+    ) -> Checkout:
+        url = reverse("billing:sandbox_payment", args=[topup.provider_reference])
+        return Checkout(session=topup.provider_reference, url=url)
+
+    def look_up(self, *, topup: TopUp) -> PaymentArrived | PaymentFailed | None:
+        """Nobody but its page knows, and that has told us."""
+        return None
+
+    def read_webhook(self, *, body: bytes, headers: Mapping[str, str]) -> WebhookMessage:
+        msg = "the sandbox sends no webhooks"
+        raise WebhookNotConfigured(msg)
+
+    def charge_saved(self, *, topup: TopUp, method: SavedMethod) -> PaymentArrived:
+        if method.method != CARD.method:
+            msg = "The sandbox's card was declined."
+            raise ProviderRefused(msg, code="card_declined")
+        return payment_of(topup=topup, method=method)
+
+    def refund(self, *, topup: TopUp, amount_cents: int, reference: str) -> RefundChanged:
+        return RefundChanged(
+            refund=f"sandbox-{reference}",
+            reference=reference,
+            payment=topup.provider_reference,
+            amount_cents=amount_cents,
+            currency="usd",
+            status="succeeded",
+        )
+
+
+SANDBOX = SandboxProvider()
+
+
+def payment_of(*, topup: TopUp, method: SavedMethod | None = None) -> PaymentArrived:
+    """The payment that the sandbox reports for a top-up."""
+    return PaymentArrived(
+        reference=topup.provider_reference,
+        payment=topup.provider_reference,
+        amount_cents=topup.total_nanousd // NANO_PER_CENT,
+        currency="usd",
+        method=method,
+    )
