@@ -13,7 +13,8 @@ from gateway.dialects.dialect import Dialect
 from gateway.dialects.embeddings import Embeddings
 from gateway.dialects.messages import Messages
 from gateway.dialects.responses import Responses
-from gateway.errors import Refusal, method_not_allowed, shutting_down, temporarily_unavailable, unknown_url
+from gateway.errors import Refusal, method_not_allowed, unknown_url
+from gateway.failures import shutting_down, temporarily_unavailable
 from gateway.naming import served_now
 from gateway.plant import Plant
 

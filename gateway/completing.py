@@ -18,17 +18,8 @@ from gateway.answers import KeptAnswer
 from gateway.asgi import ClientGoneError, Exchange, Headers
 from gateway.credentials import RefusedCaller
 from gateway.dialects.dialect import BrokenAnswerError, Dialect
-from gateway.errors import (
-    QUOTA,
-    Refusal,
-    daily_allowance_exhausted,
-    insufficient_credits,
-    key_limit_reached,
-    shutting_down,
-    temporarily_unavailable,
-    upstream_error,
-    upstream_timeout,
-)
+from gateway.errors import QUOTA, Refusal, daily_allowance_exhausted, insufficient_credits, key_limit_reached
+from gateway.failures import shutting_down, temporarily_unavailable, upstream_error, upstream_timeout
 from gateway.fields import OutputLimitRefusal
 from gateway.forwarding import Answer, Call, UpstreamsFailedError
 from gateway.idempotency import Repetition

@@ -27,9 +27,9 @@ from gateway.errors import (
     endpoint_not_allowed,
     invalid_value,
     model_not_allowed,
-    no_upstream,
     plan_upgrade_required,
 )
+from gateway.failures import no_upstream
 from gateway.plant import Plant
 from gateway.reading import read
 from gateway.remaining import Funds, effective_remaining

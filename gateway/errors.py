@@ -1,6 +1,7 @@
 """Every refusal of the gateway's contract, each made in one place with its status, code, message and headers.
 
-A message says which limit, at which scope, what remains and what unblocks it. None ever repeats a key.
+Here are those that rest on the request and on who sends it; what is no fault of theirs is in `failures`. A message says
+which limit, at which scope, what remains and what unblocks it. None ever repeats a key.
 """
 
 import datetime as dt
@@ -354,79 +355,6 @@ def rate_limit_exceeded(
         f"This key may use {limit:,} {what} a minute and has used {used:,}{counts}. {wait}{smaller}, or raise "
         "the key's limit or the account's plan.",
         headers=[*headers, *retry_after(retry_ms), *([] if can_ever else [_DO_NOT_RETRY])],
-    )
-
-
-# --- What failed -------------------------------------------------------------------------------------------
-
-
-def upstream_error(model: str, why: str) -> Refusal:
-    return Refusal(
-        502,
-        API,
-        "upstream_error",
-        f"The upstream of {model} failed: {why}. Nothing was charged; try again.",
-        reason=why,
-    )
-
-
-def upstream_timeout(model: str, why: str) -> Refusal:
-    return Refusal(
-        504,
-        API,
-        "upstream_timeout",
-        f"The upstream of {model} took too long: {why}. Nothing was charged; try again.",
-        reason=why,
-    )
-
-
-def upstream_refused(status: int, *, message: str, code: str | None, param: str | None) -> Refusal:
-    """The upstream found fault with the request itself: its own words are the most useful ones."""
-    return Refusal(status, INVALID_REQUEST, code or "invalid_value", message, param=param)
-
-
-def temporarily_unavailable(what: str) -> Refusal:
-    return Refusal(
-        503,
-        API,
-        "temporarily_unavailable",
-        f"{what} is unavailable just now. Nothing was sent upstream and nothing was charged; try again in a second.",
-        headers=retry_after(1000),
-    )
-
-
-def shutting_down() -> Refusal:
-    """The time that a process which was told to stop gives its running requests is over."""
-    return Refusal(
-        503,
-        API,
-        "temporarily_unavailable",
-        "This gateway is shutting down. Nothing was charged; try again.",
-        headers=retry_after(1000),
-    )
-
-
-def no_upstream(model: str, *, param: str = "model") -> Refusal:
-    return Refusal(
-        503,
-        API,
-        "temporarily_unavailable",
-        f"{model} is in the catalogue, but no upstream for it is configured here. Ask the operator, or use another "
-        "model: GET /v1/models lists those that are served.",
-        param=param,
-        headers=retry_after(60_000),
-    )
-
-
-def upstreams_failing(model: str, wait_s: float) -> Refusal:
-    """Every upstream has failed so often that it is left alone for a while."""
-    return Refusal(
-        503,
-        API,
-        "temporarily_unavailable",
-        f"The upstreams of {model} have been failing, so nothing was sent to them and nothing was charged. They are "
-        f"tried again in {math.ceil(wait_s)} seconds; another model may be served.",
-        headers=retry_after(wait_s * 1000),
     )
 
 

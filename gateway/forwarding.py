@@ -21,7 +21,8 @@ from catalog.addresses import UnsafeAddressError, judge_address
 from catalog.serving import Target, is_sandboxed
 from gateway.breaker import Attempt, Health
 from gateway.dialects.dialect import Dialect
-from gateway.errors import Refusal, upstream_error, upstream_refused, upstream_timeout, upstreams_failing
+from gateway.errors import Refusal
+from gateway.failures import upstream_error, upstream_refused, upstream_timeout, upstreams_failing
 from gateway.parsing import Asked
 from gateway.routing import Candidate, in_turn
 

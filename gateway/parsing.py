@@ -59,6 +59,14 @@ def models_of(document: dict[str, Any]) -> tuple[str, ...]:
     return (model, *(name for name in fallbacks or () if name != model))
 
 
+def messages_of(document: dict[str, Any]) -> list[Any]:
+    """The messages of a conversation, at least one. Raises Refusal."""
+    messages = document.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise invalid_value("messages", "it must be a list with at least one message")
+    return messages
+
+
 def boolean(document: dict[str, Any], name: str, prefix: str = "") -> bool:
     """A field that is true or false, or absent: false. Raises Refusal."""
     value = document.get(name)

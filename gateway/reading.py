@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar
 
 from django.db import Error, connection
 
-from gateway.errors import temporarily_unavailable
+from gateway.failures import temporarily_unavailable
 
 logger = logging.getLogger(__name__)
 

@@ -22,11 +22,10 @@ from gateway.errors import (
     context_length_exceeded,
     invalid_value,
     model_not_allowed,
-    no_upstream,
     not_served_here,
     plan_upgrade_required,
-    upstreams_failing,
 )
+from gateway.failures import no_upstream, upstreams_failing
 from gateway.parsing import Asked
 from keys.authenticating import Credential
 

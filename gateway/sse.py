@@ -35,10 +35,6 @@ class EventSplitter:
             raise EventTooLargeError
         return whole
 
-    def feed(self, piece: bytes) -> list[bytes]:
-        """The same, one by one."""
-        return split(self.whole(piece))
-
     def rest(self) -> bytes:
         """What came after the last whole event."""
         return bytes(self._rest)

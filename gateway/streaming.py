@@ -10,7 +10,8 @@ from catalog.money import usd_string
 from gateway.answers import Collected, KeptAnswer
 from gateway.asgi import ClientGoneError, Headers
 from gateway.dialects.dialect import BrokenAnswerError, Meter
-from gateway.errors import Refusal, shutting_down, upstream_error, upstream_timeout
+from gateway.errors import Refusal
+from gateway.failures import shutting_down, upstream_error, upstream_timeout
 from gateway.forwarding import Answer
 from gateway.sse import EventSplitter, EventTooLargeError, split
 from gateway.walk import Walk

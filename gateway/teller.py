@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 from django.conf import settings
 
-from gateway.errors import temporarily_unavailable
+from gateway.failures import temporarily_unavailable
 from gateway.journal import Journal
 from gateway.postgres_pipe import CallRefused, PostgresAway, PostgresPipe, first_line
 from usage import batches, opening, recording

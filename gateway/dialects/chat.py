@@ -9,6 +9,7 @@ import orjson
 from catalog.serving import Target
 from gateway import fields, metering, weighing
 from gateway.dialects.dialect import Answered, BrokenAnswerError, Dialect, Meter, decoded
+from gateway.dialects.openai_usage import read_usage
 from gateway.dialects.shared_account import (
     APART,
     NO_STORE,
@@ -22,7 +23,7 @@ from gateway.dialects.shared_account import (
 )
 from gateway.errors import Refusal, invalid_value
 from gateway.metering import Usage
-from gateway.parsing import Asked, boolean, models_of
+from gateway.parsing import Asked, boolean, messages_of, models_of
 from gateway.sse import data_of, event_of
 from gateway.strict_json import parse_object
 from gateway.weighing import Image
@@ -99,9 +100,7 @@ class Chat(Dialect):
 
     def parse(self, body: bytes) -> Asked:
         document = parse_object(body)
-        messages = document.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise invalid_value("messages", "it must be a list with at least one message")
+        messages = messages_of(document)
         images = [image for index, message in enumerate(messages) for image in _images_of(message, index)]
         fields.judge(document, _FIELDS)
         _judge_tools(document.get("tools") or [])
@@ -252,15 +251,8 @@ class ChunkMeter(Meter):
 
 
 def usage_of(usage: object) -> Usage | None:
-    """OpenAI's usage object; None if it is absent, malformed, negative or absurd."""
-    if not isinstance(usage, dict):
-        return None
-    details = usage.get("prompt_tokens_details")
-    return metering.reported(
-        input_tokens=usage.get("prompt_tokens"),
-        output_tokens=usage.get("completion_tokens"),
-        cached_tokens=details.get("cached_tokens") if isinstance(details, dict) else None,
-    )
+    """OpenAI's usage object of a chat or a completion."""
+    return read_usage(usage, given="prompt_tokens", written="completion_tokens")
 
 
 def _said(choices: object) -> tuple[int, str]:

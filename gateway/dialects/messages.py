@@ -21,7 +21,7 @@ from gateway.dialects.shared_account import (
 )
 from gateway.errors import Refusal, invalid_value
 from gateway.metering import Usage
-from gateway.parsing import Asked, boolean, models_of
+from gateway.parsing import Asked, boolean, messages_of, models_of
 from gateway.sse import data_of, named_event_of
 from gateway.strict_json import parse_object
 from gateway.weighing import Image
@@ -91,9 +91,7 @@ class Messages(Dialect):
 
     def parse(self, body: bytes) -> Asked:
         document = parse_object(body)
-        messages = document.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise invalid_value("messages", "it must be a list with at least one message")
+        messages = messages_of(document)
         for index, message in enumerate(messages):
             if not isinstance(message, dict) or not isinstance(message.get("role"), str):
                 raise invalid_value(f"messages[{index}]", "a message is an object with a `role`")

@@ -8,6 +8,7 @@ import orjson
 from catalog.serving import Target
 from gateway import fields, metering, weighing
 from gateway.dialects.dialect import Answered, BrokenAnswerError, Dialect, Meter, decoded
+from gateway.dialects.openai_usage import read_usage
 from gateway.dialects.shared_account import (
     APART,
     OTHER_PRICE,
@@ -188,15 +189,8 @@ class EventMeter(Meter):
 
 
 def usage_of(usage: object) -> Usage | None:
-    """The usage of a response; None if it is absent, malformed, negative or absurd. Reasoning is within output."""
-    if not isinstance(usage, dict):
-        return None
-    details = usage.get("input_tokens_details")
-    return metering.reported(
-        input_tokens=usage.get("input_tokens"),
-        output_tokens=usage.get("output_tokens"),
-        cached_tokens=details.get("cached_tokens") if isinstance(details, dict) else None,
-    )
+    """The usage of a response."""
+    return read_usage(usage, given="input_tokens", written="output_tokens")
 
 
 def _usage_object(usage: Usage) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from django.test import Client
 from pytest_django.fixtures import Settings
 
 from config.error_guide import EXPLAINED
-from gateway import errors
+from gateway import errors, failures
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -39,7 +39,7 @@ def test_a_stranger_may_read_them_and_sees_no_menu_of_the_console(client: Client
 
 
 def test_every_code_that_the_gateway_refuses_with_is_explained() -> None:
-    source = inspect.getsource(errors)
+    source = inspect.getsource(errors) + inspect.getsource(failures)
     refused = {
         (int(status), code)
         for status, code in re.findall(r'Refusal\(\s*(\d{3}),\s*\w+,\s*"([a-z_]+)"', source)

@@ -17,14 +17,14 @@ from gateway.dialects.dialect import BrokenAnswerError, Dialect, Meter
 from gateway.dialects.embeddings import Embeddings
 from gateway.dialects.messages import Messages
 from gateway.dialects.responses import Responses
-from gateway.errors import upstream_error
+from gateway.failures import upstream_error
 from gateway.metering import Usage
 from gateway.sandbox import openai_chat, openai_responses
 from gateway.sandbox.answers import compose
 from gateway.sandbox.anthropic_messages import Messages as SandboxMessages
 from gateway.sandbox.controls import read_controls
 from gateway.sandbox.protocol import Protocol
-from gateway.sse import EventSplitter
+from gateway.sse import EventSplitter, split
 from tests.gateway import dialects
 
 SPEAKERS: list[tuple[Dialect, Protocol]] = [
@@ -56,7 +56,7 @@ def _feed(meter: Meter, stream: bytes, cuts: list[int]) -> bytes:
     return b"".join(
         meter.take(event)
         for start, end in itertools.pairwise(places)
-        for event in splitter.feed(stream[start:end])
+        for event in split(splitter.whole(stream[start:end]))
         if not meter.is_done
     )
 

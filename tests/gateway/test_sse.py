@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import sse
-from gateway.sse import EventSplitter, EventTooLargeError, data_of
+from gateway.sse import EventSplitter, EventTooLargeError, data_of, split
 
 EVENTS = [
     b'data: {"a":1}\n\n',
@@ -25,7 +25,9 @@ def test_events_are_the_same_however_the_stream_is_cut(cuts: list[int]) -> None:
     places = sorted({0, *cuts, len(stream)})
 
     events = [
-        event for start, end in itertools.pairwise(places) for event in splitter.feed(stream[start:end])
+        event
+        for start, end in itertools.pairwise(places)
+        for event in split(splitter.whole(stream[start:end]))
     ]
 
     assert events == EVENTS
@@ -40,7 +42,7 @@ def test_an_event_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 10)
 
     with pytest.raises(EventTooLargeError):
-        EventSplitter().feed(b"data: that never ends")
+        EventSplitter().whole(b"data: that never ends")
 
 
 def test_a_long_line_is_one_event() -> None:
@@ -50,7 +52,7 @@ def test_a_long_line_is_one_event() -> None:
     pieces = [
         event
         for start in range(0, len(line), 65_536)
-        for event in splitter.feed(line[start : start + 65_536])
+        for event in split(splitter.whole(line[start : start + 65_536]))
     ]
 
     assert pieces == [line]
