@@ -14,10 +14,14 @@ from django.db import transaction
 
 from accounts import auditing, plans
 from accounts.models import Account, Plan, User
-from billing import crediting, wallets
-from billing.models import TopUp
+from billing import crediting, payment_methods, wallets
+from billing.models import SavedPaymentMethod, TopUp
 from billing.providers import offering
+from billing.providers.provider import CURRENCY, Checkout, PaymentArrived, SavedMethod
 from catalog.money import NANO_PER_CENT, nano_from_usd, usd_from_nano, usd_string, whole_cents
+
+# What the column holds.
+_LONGEST_MESSAGE = 300
 
 
 class AmountNotOffered(Exception):
@@ -34,6 +38,10 @@ class PaymentUnknown(Exception):
 
 class PaymentDiffers(Exception):
     """What was paid is not what the quote says. Nothing was credited."""
+
+
+class PaidOtherwise(Exception):
+    """Another payment has paid the top-up. This one came beside it, and was not credited."""
 
 
 class AlreadyPaid(Exception):
@@ -64,9 +72,21 @@ def quote(*, credit_nanousd: int, fee_rate: Decimal) -> Quote:
 
 
 def start(
-    *, account: Account, actor: User | None, credit_nanousd: int, provider: str, at: dt.datetime
+    *,
+    account: Account,
+    actor: User | None,
+    credit_nanousd: int,
+    provider: str,
+    at: dt.datetime,
+    saves_method: bool = False,
+    method: SavedPaymentMethod | None = None,
+    submission: str | None = None,
 ) -> TopUp:
     """Keep the quote of the account's plan as a top-up that waits for its payment through the provider (its slug).
+
+    `method` is what will be charged without the buyer; without one they pay on a page, and `saves_method` says that
+    they allow to be charged again. `submission` (up to 64 characters) names the form that was sent: one that comes
+    again gets the top-up that it made, whatever has become of it.
 
     Raises AmountNotOffered, ProviderNotOffered.
     """
@@ -74,55 +94,140 @@ def start(
         msg = f"{provider} is not among the payment providers of this installation."
         raise ProviderNotOffered(msg)
     agreed = quote(credit_nanousd=credit_nanousd, fee_rate=account.plan.topup_fee_rate)
+    known = method or payment_methods.latest(account=account, provider=provider)
+    fields = {
+        "created_by": actor,
+        "provider": provider,
+        "provider_reference": secrets.token_urlsafe(24),
+        "provider_customer": known.customer if known else "",
+        "credit_nanousd": agreed.credit_nanousd,
+        "fee_nanousd": agreed.fee_nanousd,
+        "total_nanousd": agreed.total_nanousd,
+        "fee_rate": agreed.fee_rate,
+        "saves_method": saves_method,
+        "method": method,
+        "created_at": at,
+    }
     with transaction.atomic():
-        topup = TopUp.objects.create(
-            account=account,
-            created_by=actor,
-            provider=provider,
-            provider_reference=secrets.token_urlsafe(24),
-            credit_nanousd=agreed.credit_nanousd,
-            fee_nanousd=agreed.fee_nanousd,
-            total_nanousd=agreed.total_nanousd,
-            fee_rate=agreed.fee_rate,
-            created_at=at,
-        )
-        _record("topup.started", topup, actor=actor)
+        if submission is None:
+            topup, is_new = TopUp.objects.create(account=account, **fields), True
+        else:
+            topup, is_new = TopUp.objects.get_or_create(
+                account=account, submission=submission, defaults=fields
+            )
+        if is_new:
+            _record("topup.started", topup, actor=actor)
     return topup
 
 
-def finish(*, provider: str, reference: str, paid_total_nanousd: int, at: dt.datetime) -> TopUp:
+def keep_checkout(*, topup: TopUp, checkout: Checkout) -> None:
+    """Remember the page on which the top-up is paid."""
+    topup.checkout_session, topup.checkout_url = checkout.session, checkout.url
+    topup.checkout_expires_at = checkout.expires_at
+    topup.save(update_fields=["checkout_session", "checkout_url", "checkout_expires_at"])
+
+
+def take(*, provider: str, payment: PaymentArrived, at: dt.datetime) -> TopUp:
+    """Credit a payment as a provider (its slug) reports it: `finish`, with all that the report says."""
+    return finish(
+        provider=provider,
+        reference=payment.reference,
+        paid_total_nanousd=payment.amount_cents * NANO_PER_CENT,
+        at=at,
+        payment=payment.payment,
+        currency=payment.currency,
+        method=payment.method,
+    )
+
+
+def finish(
+    *,
+    provider: str,
+    reference: str,
+    paid_total_nanousd: int,
+    at: dt.datetime,
+    payment: str = "",
+    currency: str = CURRENCY,
+    method: SavedMethod | None = None,
+) -> TopUp:
     """Credit a payment that has arrived, exactly once, however often and by however many it is reported.
 
-    The first top-up of an account on a plan that spends no credits moves it to pay-as-you-go. One that was canceled
-    here while the payment was on its way is credited all the same: the money has come.
+    `payment` is the provider's name for it, the reference itself where it has none of its own. The first top-up of an
+    account on a plan that spends no credits moves it to pay-as-you-go. One that was given up here while the payment
+    was on its way is credited all the same: the money has come. `method` is kept if the buyer has allowed it.
 
-    Raises PaymentUnknown, and PaymentDiffers where the amount is not the quote's.
+    Raises PaymentUnknown, PaymentDiffers where amount or currency are not the quote's, and PaidOtherwise.
     """
-    expected = TopUp.objects.filter(provider=provider, provider_reference=reference).first()
-    if expected is None:
-        msg = f"{provider} reports a payment {reference} that no top-up waits for"
-        raise PaymentUnknown(msg)
-    if paid_total_nanousd != expected.total_nanousd:
-        msg = (
-            f"{expected}: {provider} reports {usd_string(paid_total_nanousd)} USD,"
-            f" the quote says {usd_string(expected.total_nanousd)} USD"
-        )
-        raise PaymentDiffers(msg)
+    payment = payment or reference
+    expected = _expected(provider, reference, paid_total_nanousd, currency)
     with transaction.atomic():
         wallets.lock(wallets.borrowed_connection(), [expected.account_id])
         topup = (
             TopUp.objects.select_for_update(of=("self",)).select_related("account__plan").get(pk=expected.pk)
         )
         if topup.status == TopUp.Status.PAID:
-            return topup
-        topup.status, topup.paid_at = TopUp.Status.PAID, at
-        topup.save(update_fields=["status", "paid_at"])
-        crediting.credit_topup(topup=topup, at=at)
-        _record("topup.paid", topup, actor=None)
-        if not topup.account.plan.spends_credits:
-            plans.change_plan(
-                account=topup.account, plan=Plan.objects.get(slug=Plan.PAY_AS_YOU_GO), actor=topup.created_by
-            )
+            if topup.provider_payment not in ("", payment):
+                msg = f"{topup} was paid by {topup.provider_payment} already"
+                raise PaidOtherwise(msg)
+        else:
+            _refuse_second_use(topup, payment)
+            topup.status, topup.paid_at = TopUp.Status.PAID, at
+            topup.provider_payment, topup.failure = payment, ""
+            topup.save(update_fields=["status", "paid_at", "provider_payment", "failure"])
+            crediting.credit_topup(topup=topup, at=at)
+            _record("topup.paid", topup, actor=None)
+            if not topup.account.plan.spends_credits:
+                plans.change_plan(
+                    account=topup.account,
+                    plan=Plan.objects.get(slug=Plan.PAY_AS_YOU_GO),
+                    actor=topup.created_by,
+                )
+        # A payment that is reported again may bring the method that the first report did not know.
+        if method is not None and topup.saves_method:
+            payment_methods.keep(topup=topup, method=method, at=at)
+    return topup
+
+
+def _expected(provider: str, reference: str, paid_total_nanousd: int, currency: str) -> TopUp:
+    """The top-up that the payment names, which costs just that."""
+    expected = TopUp.objects.filter(provider=provider, provider_reference=reference).first()
+    if expected is None:
+        msg = f"{provider} reports a payment {reference} that no top-up waits for"
+        raise PaymentUnknown(msg)
+    if (currency, paid_total_nanousd) != (CURRENCY, expected.total_nanousd):
+        msg = (
+            f"{expected}: {provider} reports {usd_string(paid_total_nanousd)} {currency.upper()},"
+            f" the quote says {usd_string(expected.total_nanousd)} USD"
+        )
+        raise PaymentDiffers(msg)
+    return expected
+
+
+def _refuse_second_use(topup: TopUp, payment: str) -> None:
+    """One payment pays one top-up; a constraint of the database stands behind this."""
+    paid = TopUp.objects.filter(provider=topup.provider, provider_payment=payment).exclude(pk=topup.pk)
+    if other := paid.first():
+        msg = f"payment {payment} has paid {other} already"
+        raise PaidOtherwise(msg)
+
+
+def give_up(*, provider: str, reference: str, message: str) -> TopUp | None:
+    """The provider says that no payment will come. A top-up that is not waiting any more stays as it is.
+
+    Returns the top-up if this gave it up. Raises PaymentUnknown.
+    """
+    with transaction.atomic():
+        topup = (
+            TopUp.objects.select_for_update().filter(provider=provider, provider_reference=reference).first()
+        )
+        if topup is None:
+            msg = f"{provider} reports on a payment {reference} that no top-up waits for"
+            raise PaymentUnknown(msg)
+        if topup.status != TopUp.Status.PENDING:
+            return None
+        topup.status, topup.failure = TopUp.Status.FAILED, message[:_LONGEST_MESSAGE]
+        topup.save(update_fields=["status", "failure"])
+        _record("topup.failed", topup, actor=None)
     return topup
 
 

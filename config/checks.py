@@ -80,3 +80,41 @@ def private_networks_are_networks(app_configs: Sequence[AppConfig] | None, **_: 
             )
         ]
     return []
+
+
+@register(Tags.security)
+def stripe_is_set_up(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    """Whoever offers Stripe can ask it for payments, and believes its webhooks; the key goes to nobody else."""
+    problems: list[CheckMessage] = []
+    key, secrets, address = (
+        settings.STRIPE_SECRET_KEY,
+        settings.STRIPE_WEBHOOK_SECRETS,
+        settings.STRIPE_API_URL,
+    )
+    if "stripe" in settings.TOPUP_PROVIDERS:
+        if not key.startswith(("sk_", "rk_")):
+            problems.append(
+                Error(
+                    f"TOPUP_PROVIDERS offers stripe, and STRIPE_SECRET_KEY is {'no such key' if key else 'empty'}.",
+                    hint="Give the secret key of your Stripe account: sk_live_…, or sk_test_… to try it out.",
+                    id="tollgate.E005",
+                )
+            )
+        if not secrets or not all(secret.startswith("whsec_") for secret in secrets):
+            problems.append(
+                Error(
+                    "TOPUP_PROVIDERS offers stripe, and STRIPE_WEBHOOK_SECRETS is"
+                    f" {'malformed' if secrets else 'empty'}.",
+                    hint="Give the signing secret of the webhook endpoint that you made at Stripe: whsec_….",
+                    id="tollgate.E005",
+                )
+            )
+    if address and not address.startswith("https://") and not settings.EMBEDDED:
+        problems.append(
+            Error(
+                "STRIPE_API_URL is not https: the secret key would travel in the open.",
+                hint="Remove it, unless a proxy of your own stands before Stripe.",
+                id="tollgate.E006",
+            )
+        )
+    return problems

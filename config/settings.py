@@ -166,6 +166,11 @@ TOPUP_PROVIDERS = env.list("TOPUP_PROVIDERS", default=["sandbox"] if EMBEDDED el
 SANDBOX_PAYMENTS_ALLOWED = env.bool("SANDBOX_PAYMENTS_ALLOWED", default=EMBEDDED)
 TOPUP_MINIMUM_USD = Decimal(env.str("TOPUP_MINIMUM_USD", default="5"))
 TOPUP_MAXIMUM_USD = Decimal(env.str("TOPUP_MAXIMUM_USD", default="10000"))
+STRIPE_SECRET_KEY = env.str("STRIPE_SECRET_KEY", default="")
+# Several during a rotation: what any of them has signed is believed.
+STRIPE_WEBHOOK_SECRETS = env.list("STRIPE_WEBHOOK_SECRETS", default=[])
+# Another address than Stripe's own, for a proxy or a test.
+STRIPE_API_URL = env.str("STRIPE_API_URL", default="").rstrip("/")
 
 # --- Gateway -----------------------------------------------------------------------------------------------
 
@@ -261,4 +266,6 @@ LOGGING = {
         "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["names_request"]}
     },
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
+    # Stripe's library logs what it sends and gets, which is about people.
+    "loggers": {"stripe": {"level": "WARNING"}},
 }

@@ -2,8 +2,10 @@
 
 from billing.models.budgets import Budget
 from billing.models.ledger import LedgerAccount, LedgerTransaction, Posting
+from billing.models.methods import SavedPaymentMethod
 from billing.models.topups import TopUp
 from billing.models.wallets import GatewayProcess, Hold, Wallet
+from billing.models.webhooks import UnmatchedPayment, WebhookEvent
 
 __all__ = [
     "Budget",
@@ -12,6 +14,9 @@ __all__ = [
     "LedgerAccount",
     "LedgerTransaction",
     "Posting",
+    "SavedPaymentMethod",
     "TopUp",
+    "UnmatchedPayment",
     "Wallet",
+    "WebhookEvent",
 ]

@@ -6,6 +6,7 @@ from django.db import models
 from django.utils import timezone
 
 from accounts.models import Account, User
+from billing.models.methods import SavedPaymentMethod
 
 
 class TopUp(models.Model):
@@ -15,12 +16,32 @@ class TopUp(models.Model):
         PENDING = "pending", "Waiting for payment"
         PAID = "paid", "Paid"
         CANCELED = "canceled", "Canceled"
+        # The provider says that no payment will come: `failure` says why.
+        FAILED = "failed", "Not paid"
 
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="topups")
     created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
     provider = models.CharField(max_length=20)
-    # The provider's own name for the payment; unguessable for the sandbox.
+    # Our name for the payment at the provider; unguessable.
     provider_reference = models.CharField(max_length=120)
+    # The provider's name for the payer, where this is not their first payment.
+    provider_customer = models.CharField(max_length=120, blank=True)
+    # The provider's name for the payment that was made: refunds and disputes name it.
+    provider_payment = models.CharField(max_length=120, blank=True)
+    # The provider's page on which it can be paid, until then.
+    checkout_session = models.CharField(max_length=120, blank=True)
+    checkout_url = models.TextField(blank=True)
+    checkout_expires_at = models.DateTimeField(null=True, blank=True)
+    # The buyer allows us to charge the payment method again.
+    saves_method = models.BooleanField(default=False)
+    # The saved method that is charged without the buyer; null: they pay on a page.
+    method = models.ForeignKey(SavedPaymentMethod, on_delete=models.PROTECT, null=True, related_name="topups")
+    # What makes a form that is sent twice one top-up; null: it came from no form.
+    submission = models.CharField(max_length=64, null=True, editable=False)  # noqa: DJ001  # empty is not unique
+    # Why no payment came, for people to read.
+    failure = models.CharField(max_length=300, blank=True)
+    # When the provider was last asked what became of it, because it had not said so.
+    looked_up_at = models.DateTimeField(null=True, editable=False)
     credit_nanousd = models.BigIntegerField()
     fee_nanousd = models.BigIntegerField()
     total_nanousd = models.BigIntegerField()
@@ -31,9 +52,18 @@ class TopUp(models.Model):
 
     class Meta:
         ordering: ClassVar = ["-id"]
-        indexes: ClassVar = [models.Index(fields=["account", "-id"], name="topup_by_account")]
+        indexes: ClassVar = [
+            models.Index(fields=["account", "-id"], name="topup_by_account"),
+            models.Index(fields=["created_at"], condition=models.Q(status="pending"), name="topup_pending"),
+        ]
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["provider", "provider_reference"], name="topup_once_per_payment"),
+            models.UniqueConstraint(
+                fields=["provider", "provider_payment"],
+                condition=~models.Q(provider_payment=""),
+                name="payment_pays_one_topup",
+            ),
+            models.UniqueConstraint(fields=["account", "submission"], name="topup_once_per_submission"),
             models.CheckConstraint(
                 condition=models.Q(credit_nanousd__gt=0, fee_nanousd__gte=0)
                 & models.Q(total_nanousd=models.F("credit_nanousd") + models.F("fee_nanousd")),

@@ -5,8 +5,10 @@ from django.core.exceptions import ImproperlyConfigured
 
 from billing.providers.provider import PaymentProvider
 from billing.providers.sandbox import SANDBOX
+from billing.providers.stripe import STRIPE
 
-_KNOWN: dict[str, PaymentProvider] = {provider.slug: provider for provider in (SANDBOX,)}
+# A further provider is a module beside these, and its name in this line.
+_KNOWN: dict[str, PaymentProvider] = {provider.slug: provider for provider in (SANDBOX, STRIPE)}
 
 
 def configured() -> list[PaymentProvider]:

@@ -12,6 +12,9 @@ from typing import Protocol
 
 from billing.models import TopUp
 
+# What everything is sold in, as payment companies write it.
+CURRENCY = "usd"
+
 
 class ProviderAway(Exception):
     """The company gave no answer, or said that it is busy: what was asked may have been done. Ask again."""
@@ -35,10 +38,11 @@ class WebhookNotGenuine(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """A payment page that waits for the buyer. `session` is the company's name for it."""
+    """A payment page that waits for the buyer, until it expires. `session` is the company's name for it."""
 
     session: str
     url: str
+    expires_at: dt.datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ class PaymentArrived:
     payment: str
     amount_cents: int
     currency: str
-    # What the buyer allowed us to charge again.
+    # What the buyer allowed us to charge again. A webhook may not know it; `look_up` then does.
     method: SavedMethod | None = None
 
 
@@ -127,25 +131,31 @@ class PaymentProvider(Protocol):
     def saves_methods(self) -> bool:
         """Whether a buyer may leave a payment method, which auto top-up charges."""
 
-    def start_checkout(
-        self, *, topup: TopUp, return_url: str, cancel_url: str, save_method: bool, customer: str
-    ) -> Checkout:
+    def start_checkout(self, *, topup: TopUp, return_url: str, cancel_url: str) -> Checkout:
         """A page on which the buyer pays `topup.total_nanousd`, once however often it is asked for.
 
-        `customer` is the company's name for this account from an earlier payment, or empty.
+        With `topup.saves_method` the company keeps the payment method, for `topup.provider_customer` if that is
+        not empty. `cancel_url` is where the buyer gets to who turns back.
         """
 
     def look_up(self, *, topup: TopUp) -> PaymentArrived | PaymentFailed | None:
         """What became of the top-up's payment, for one whose webhook never came; None: it may still be made."""
 
     def read_webhook(self, *, body: bytes, headers: Mapping[str, str]) -> WebhookMessage:
-        """The message of a webhook, from its raw body. Raises WebhookNotConfigured and WebhookNotGenuine, no other."""
+        """The message of a webhook, from its raw body; `headers` by name, in any case.
+
+        It asks nobody. Raises WebhookNotConfigured and WebhookNotGenuine, no other.
+        """
 
     def charge_saved(self, *, topup: TopUp, method: SavedMethod) -> PaymentArrived:
         """Charge a saved method what the top-up costs, once however often it is asked for; the buyer is not there.
 
-        Raises ProviderRefused where the bank declines, or wants the buyer to confirm.
+        Raises ProviderRefused where the bank declines, or wants the buyer to confirm. ProviderAway leaves it open:
+        the charge may have been made, or may take days. Its webhook or `look_up` tells.
         """
 
+    def forget_method(self, *, method: SavedMethod) -> None:
+        """Let a saved method go, so that nobody can charge it any more. One that is gone already is no error."""
+
     def refund(self, *, topup: TopUp, amount_cents: int, reference: str) -> RefundChanged:
-        """Give back that much of the top-up's payment, once for each `reference`."""
+        """Give back that much of `topup.provider_payment`, once for each `reference`."""

@@ -8,6 +8,7 @@ from django.urls import reverse
 
 from billing.models import TopUp
 from billing.providers.provider import (
+    CURRENCY,
     Checkout,
     PaymentArrived,
     PaymentFailed,
@@ -32,15 +33,7 @@ class SandboxProvider:
     name: str = "Sandbox"
     saves_methods: bool = True
 
-    def start_checkout(
-        self,
-        *,
-        topup: TopUp,
-        return_url: str,
-        cancel_url: str,
-        save_method: bool,
-        customer: str,
-    ) -> Checkout:
+    def start_checkout(self, *, topup: TopUp, return_url: str, cancel_url: str) -> Checkout:
         url = reverse("billing:sandbox_payment", args=[topup.provider_reference])
         return Checkout(session=topup.provider_reference, url=url)
 
@@ -58,13 +51,16 @@ class SandboxProvider:
             raise ProviderRefused(msg, code="card_declined")
         return payment_of(topup=topup, method=method)
 
+    def forget_method(self, *, method: SavedMethod) -> None:
+        """It has kept none."""
+
     def refund(self, *, topup: TopUp, amount_cents: int, reference: str) -> RefundChanged:
         return RefundChanged(
             refund=f"sandbox-{reference}",
             reference=reference,
             payment=topup.provider_reference,
             amount_cents=amount_cents,
-            currency="usd",
+            currency=CURRENCY,
             status="succeeded",
         )
 
@@ -78,6 +74,6 @@ def payment_of(*, topup: TopUp, method: SavedMethod | None = None) -> PaymentArr
         reference=topup.provider_reference,
         payment=topup.provider_reference,
         amount_cents=topup.total_nanousd // NANO_PER_CENT,
-        currency="usd",
+        currency=CURRENCY,
         method=method,
     )

@@ -53,9 +53,8 @@ def buy(request: AccountRequest) -> HttpResponse:
         topup=topup,
         return_url=request.build_absolute_uri(reverse("billing:return", args=[topup.pk])),
         cancel_url=request.build_absolute_uri(reverse("billing:buy")),
-        save_method=False,
-        customer="",
     )
+    topping_up.keep_checkout(topup=topup, checkout=checkout)
     return HttpResponseRedirect(checkout.url)
 
 

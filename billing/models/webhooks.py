@@ -1,0 +1,82 @@
+"""What payment providers have told us, and what of it nobody waited for."""
+
+from typing import ClassVar
+
+from django.db import models
+from django.utils import timezone
+
+from accounts.models import User
+from billing.models.topups import TopUp
+
+
+class WebhookEvent(models.Model):
+    """A webhook that was genuine, recorded before anything is done about it, so that no crash can lose it."""
+
+    class Outcome(models.TextChoices):
+        WAITING = "waiting", "Waiting"
+        DONE = "done", "Done"
+        IGNORED = "ignored", "Does not concern us"
+        UNMATCHED = "unmatched", "Fits no top-up"
+
+    provider = models.CharField(max_length=20)
+    event = models.CharField(max_length=120)
+    type = models.CharField(max_length=80)
+    # What it says, as `webhooks.written` writes it: enough to process it, and nothing of a card. Null: nothing for us.
+    news = models.JSONField(null=True)
+    occurred_at = models.DateTimeField()
+    received_at = models.DateTimeField(default=timezone.now)
+    outcome = models.CharField(max_length=12, choices=Outcome, default=Outcome.WAITING)
+    processed_at = models.DateTimeField(null=True)
+    # Of processing: how often it was tried, what stood in the way, and when it is tried again.
+    attempts = models.PositiveIntegerField(default=0)
+    problem = models.CharField(max_length=500, blank=True)
+    due_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering: ClassVar = ["-id"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["provider", "event"], name="webhook_event_once"),
+            models.CheckConstraint(
+                condition=models.Q(outcome="waiting", processed_at=None)
+                | (~models.Q(outcome="waiting") & models.Q(processed_at__isnull=False)),
+                name="webhook_event_processed_at_iff_processed",
+            ),
+        ]
+        indexes: ClassVar = [
+            models.Index(
+                fields=["due_at"], condition=models.Q(processed_at=None), name="webhook_event_waiting"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.event}"
+
+
+class UnmatchedPayment(models.Model):
+    """Money that a provider says has come, and that fits no top-up: a person decides. Nothing was credited."""
+
+    provider = models.CharField(max_length=20)
+    payment = models.CharField(max_length=120)
+    # The top-up it names, as the provider tells it.
+    reference = models.CharField(max_length=120, blank=True)
+    # In the smallest unit of the currency.
+    amount_cents = models.BigIntegerField()
+    currency = models.CharField(max_length=3)
+    why = models.CharField(max_length=300)
+    event = models.ForeignKey(WebhookEvent, on_delete=models.PROTECT, null=True, related_name="+")
+    seen_at = models.DateTimeField(default=timezone.now)
+    mailed_at = models.DateTimeField(null=True)
+    resolved_at = models.DateTimeField(null=True)
+    resolved_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    note = models.CharField(max_length=300, blank=True)
+    # Where its credit went, if it was credited.
+    topup = models.ForeignKey(TopUp, on_delete=models.PROTECT, null=True, related_name="+")
+
+    class Meta:
+        ordering: ClassVar = ["-id"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["provider", "payment"], name="unmatched_payment_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"payment {self.payment}"
