@@ -54,7 +54,13 @@ class PriceForm(_PriceForm):
 
     class Meta:
         model = Price
-        fields = ("starts_at", "input_usd_per_mtok", "output_usd_per_mtok", "cached_input_usd_per_mtok")
+        fields = (
+            "starts_at",
+            "input_usd_per_mtok",
+            "output_usd_per_mtok",
+            "cached_input_usd_per_mtok",
+            "cache_write_usd_per_mtok",
+        )
 
     def clean_starts_at(self) -> Any:
         return max(self.cleaned_data["starts_at"], timezone.now())
@@ -84,6 +90,7 @@ class PastPrices(_PriceInline):
         "input_usd_per_mtok",
         "output_usd_per_mtok",
         "cached_input_usd_per_mtok",
+        "cache_write_usd_per_mtok",
         "source",
     )
     verbose_name = "price"

@@ -22,7 +22,7 @@ _DEAREST_USD_PER_MTOK = Decimal(100_000)
 _LONGEST_NAME = 120
 _MOST_TOKENS = 2_000_000_000
 
-Figures = tuple[Decimal, Decimal, Decimal | None]
+Figures = tuple[Decimal, Decimal, Decimal | None, Decimal | None]
 Outcome = Literal["changed", "unchanged", "created", "unknown", "skipped", "elsewhere"]
 
 
@@ -190,7 +190,7 @@ def _create(entry: _Entry, *, at: dt.datetime) -> Line:
 
 
 def _add_price(model: Model, figures: Figures, *, at: dt.datetime) -> None:
-    input_usd, output_usd, cached_usd = figures
+    input_usd, output_usd, cached_usd, written_usd = figures
     Price.objects.create(
         model=model,
         starts_at=at,
@@ -198,6 +198,7 @@ def _add_price(model: Model, figures: Figures, *, at: dt.datetime) -> None:
         input_usd_per_mtok=input_usd,
         output_usd_per_mtok=output_usd,
         cached_input_usd_per_mtok=cached_usd,
+        cache_write_usd_per_mtok=written_usd,
     )
 
 
@@ -209,7 +210,9 @@ def _figures(entry: _Entry) -> Figures:
         raise _Unusable("has no price per token of input and output")
     if not input_usd and not output_usd:
         raise _Unusable("costs nothing there; if that is meant, set the price in the admin")
-    return input_usd, output_usd, _usd_per_mtok(entry, "cache_read_input_token_cost")
+    # Nobody gives input away for being cached: a zero says that writing costs nothing on top of the input.
+    written_usd = _usd_per_mtok(entry, "cache_creation_input_token_cost") or None
+    return input_usd, output_usd, _usd_per_mtok(entry, "cache_read_input_token_cost"), written_usd
 
 
 def _usd_per_mtok(entry: _Entry, name: str) -> Decimal | None:
@@ -239,11 +242,13 @@ def _token_count(entry: _Entry, name: str) -> int | None:
 
 def _words(figures: Figures) -> str:
     """A price to read, USD per million tokens."""
-    input_usd, output_usd, cached_usd = (
-        None if figure is None else f"${figure.normalize():f}" for figure in figures
-    )
-    cached = "" if cached_usd is None else f", cached input {cached_usd}"
-    return f"input {input_usd}, output {output_usd}{cached} per million tokens"
+    names = ("input", "output", "cached input", "cache write")
+    said = [
+        f"{name} ${figure.normalize():f}"
+        for name, figure in zip(names, figures, strict=True)
+        if figure is not None
+    ]
+    return f"{', '.join(said)} per million tokens"
 
 
 def _say(entry: _Entry, outcome: Outcome, words: str) -> Line:

@@ -11,12 +11,13 @@ from catalog.money import NanoUSD, nano_from_usd
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """A model and what a million tokens cost, in nano-USD. No cached price: cached input costs what input does."""
+    """A model and what a million tokens cost, in nano-USD. No price of a cache's: it costs what input does."""
 
     model: Model
     input_nanousd: NanoUSD
     output_nanousd: NanoUSD
     cached_input_nanousd: NanoUSD | None
+    cache_write_nanousd: NanoUSD | None
 
 
 def listed(*, at: dt.datetime, search: str = "", tier: str = "", kind: str = "") -> list[ListedModel]:
@@ -46,10 +47,11 @@ def listed(*, at: dt.datetime, search: str = "", tier: str = "", kind: str = "")
 
 
 def _listed(price: Price) -> ListedModel:
-    cached = price.cached_input_usd_per_mtok
+    cached, written = price.cached_input_usd_per_mtok, price.cache_write_usd_per_mtok
     return ListedModel(
         model=price.model,
         input_nanousd=nano_from_usd(price.input_usd_per_mtok),
         output_nanousd=nano_from_usd(price.output_usd_per_mtok),
         cached_input_nanousd=None if cached is None else nano_from_usd(cached),
+        cache_write_nanousd=None if written is None else nano_from_usd(written),
     )

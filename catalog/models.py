@@ -171,6 +171,14 @@ class Price(models.Model):
         blank=True,
         help_text="Empty: cached input costs what input costs.",
     )
+    cache_write_usd_per_mtok = models.DecimalField(
+        "cache write, USD per million tokens",
+        max_digits=12,
+        decimal_places=6,
+        null=True,
+        blank=True,
+        help_text="Of input that the provider writes to a cache. Empty: it costs what input costs.",
+    )
     # A shipped price follows the shipped catalogue; one that somebody set is theirs to change.
     source = models.CharField(max_length=10, choices=Source, default=Source.OPERATOR, editable=False)
 
@@ -183,7 +191,8 @@ class Price(models.Model):
                     input_usd_per_mtok__gte=0,
                     output_usd_per_mtok__gte=0,
                 )
-                & (models.Q(cached_input_usd_per_mtok=None) | models.Q(cached_input_usd_per_mtok__gte=0)),
+                & (models.Q(cached_input_usd_per_mtok=None) | models.Q(cached_input_usd_per_mtok__gte=0))
+                & (models.Q(cache_write_usd_per_mtok=None) | models.Q(cache_write_usd_per_mtok__gte=0)),
                 name="price_not_negative",
             ),
         ]
@@ -192,9 +201,14 @@ class Price(models.Model):
         return f"{self.model} from {self.starts_at:%Y-%m-%d %H:%M} UTC"
 
     @property
-    def figures(self) -> tuple[Decimal, Decimal, Decimal | None]:
-        """Input, output and cached input, to compare two prices by."""
-        return self.input_usd_per_mtok, self.output_usd_per_mtok, self.cached_input_usd_per_mtok
+    def figures(self) -> tuple[Decimal, Decimal, Decimal | None, Decimal | None]:
+        """Input, output, cached input and cache writes, to compare two prices by."""
+        return (
+            self.input_usd_per_mtok,
+            self.output_usd_per_mtok,
+            self.cached_input_usd_per_mtok,
+            self.cache_write_usd_per_mtok,
+        )
 
 
 class Upstream(models.Model):

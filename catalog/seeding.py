@@ -72,7 +72,7 @@ def _make_model(fact: dict[str, Any], providers: dict[str, Provider]) -> Model:
 
 
 def _seed_price(*, model: Model, fact: dict[str, Any], newest: Price | None, at: dt.datetime) -> None:
-    cached = fact["cached_input_usd_per_mtok"]
+    cached, written = fact["cached_input_usd_per_mtok"], fact.get("cache_write_usd_per_mtok")
     price = Price(
         model=model,
         starts_at=at,
@@ -80,6 +80,7 @@ def _seed_price(*, model: Model, fact: dict[str, Any], newest: Price | None, at:
         input_usd_per_mtok=Decimal(fact["input_usd_per_mtok"]),
         output_usd_per_mtok=Decimal(fact["output_usd_per_mtok"]),
         cached_input_usd_per_mtok=None if cached is None else Decimal(cached),
+        cache_write_usd_per_mtok=None if written is None else Decimal(written),
     )
     if newest is None or (newest.source == Price.Source.CATALOGUE and newest.figures != price.figures):
         price.save()

@@ -158,6 +158,7 @@ def _model(model: Servable, credential: Credential, at: dt.datetime) -> dict[str
             "prompt": _per_token(price.input_micro),
             "completion": _per_token(price.output_micro),
             "input_cache_read": _per_token(price.cached_input_micro),
+            "input_cache_write": _per_token(price.cache_write_micro),
         },
         **_anthropics_words(name=model.name, created_at=model.created_at.isoformat(timespec="seconds")),
     }
@@ -298,11 +299,13 @@ def receipt(*, account_id: int, id_: str) -> dict[str, Any]:
         "finish_reason": record.finish_reason or None,
         "tokens_prompt": record.input_tokens,
         "tokens_prompt_cached": record.cached_input_tokens,
+        "tokens_cache_write": record.cache_write_tokens,
         "tokens_completion": record.output_tokens,
         "price": {
             "input_usd_per_mtok": record.input_usd_per_mtok,
             "output_usd_per_mtok": record.output_usd_per_mtok,
             "cached_input_usd_per_mtok": record.cached_input_usd_per_mtok,
+            "cache_write_usd_per_mtok": record.cache_write_usd_per_mtok,
         },
         "list_cost_usd": usd_string(record.cost_nanousd),
         "cost_usd": usd_string(record.charged_nanousd),

@@ -17,21 +17,29 @@ _NOT_WRITTEN = frozenset({"role", "type", "id"})
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of a response: input with the cached ones in it, output with the reasoning ones in it."""
+    """Tokens of a response: input with those in it that a cache had or took, output with the reasoning ones in it."""
 
     input_tokens: int
     output_tokens: int
     cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
     is_estimated: bool = False
 
 
-def reported(*, input_tokens: object, output_tokens: object, cached_tokens: object) -> Usage | None:
-    """The figures of a report, if all of them make sense. An explicit zero is zero; None of cached tokens is none."""
+def reported(
+    *,
+    input_tokens: object,
+    output_tokens: object,
+    cached_tokens: object = None,
+    cache_write_tokens: object = None,
+) -> Usage | None:
+    """The figures of a report, if all of them make sense. An explicit zero is zero; None of a cache's is none."""
     given, written = count(input_tokens), count(output_tokens)
-    cached = 0 if cached_tokens is None else count(cached_tokens)
-    if given is None or written is None or cached is None or cached > given:
+    read = 0 if cached_tokens is None else count(cached_tokens)
+    made = 0 if cache_write_tokens is None else count(cache_write_tokens)
+    if given is None or written is None or read is None or made is None or read + made > given:
         return None
-    return Usage(given, written, cached)
+    return Usage(given, written, read, made)
 
 
 def is_possible(usage: Usage, *, window: int, inputs: int, most_output: int, choices: int) -> bool:

@@ -91,6 +91,7 @@ class Walk:
             finished.input_tokens = usage.input_tokens
             finished.output_tokens = usage.output_tokens
             finished.cached_input_tokens = usage.cached_input_tokens
+            finished.cache_write_tokens = usage.cache_write_tokens
             finished.is_estimated = usage.is_estimated
         await self.plant.teller.settle(finished)
         self.correct_window(usage.input_tokens + usage.output_tokens if usage else 0)

@@ -52,6 +52,7 @@ def make_model(
     input_price: str = "1",
     output_price: str = "2",
     cached_price: str | None = None,
+    cache_write_price: str | None = None,
     context_window: int = 100_000,
     max_output_tokens: int | None = 10_000,
     **fields: Any,
@@ -77,6 +78,7 @@ def make_model(
         input_usd_per_mtok=Decimal(input_price),
         output_usd_per_mtok=Decimal(output_price),
         cached_input_usd_per_mtok=None if cached_price is None else Decimal(cached_price),
+        cache_write_usd_per_mtok=None if cache_write_price is None else Decimal(cache_write_price),
     )
     Upstream.objects.create(model=model, provider=provider, upstream_model=slug)
     return model

@@ -41,10 +41,15 @@ class UsageRecord(models.Model):
     finish_reason = models.CharField(max_length=30, blank=True)
     input_tokens = models.PositiveIntegerField(default=0, help_text="Cached ones included.")
     cached_input_tokens = models.PositiveIntegerField(default=0)
+    cache_write_tokens = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="Of the input: what was written to a cache."
+    )
     output_tokens = models.PositiveIntegerField(default=0, help_text="Reasoning tokens included.")
     input_usd_per_mtok = models.DecimalField(max_digits=12, decimal_places=6, null=True)
     output_usd_per_mtok = models.DecimalField(max_digits=12, decimal_places=6, null=True)
     cached_input_usd_per_mtok = models.DecimalField(max_digits=12, decimal_places=6, null=True)
+    # Null in records from before it was known: the input price held.
+    cache_write_usd_per_mtok = models.DecimalField(max_digits=12, decimal_places=6, null=True)
     cost_nanousd = models.BigIntegerField(default=0)
     charged_nanousd = models.BigIntegerField(default=0)
     # What the upstream reported beyond the hold and beyond the credit: booked to platform_loss.
@@ -74,7 +79,7 @@ class UsageRecord(models.Model):
                     cost_nanousd__gte=0,
                     charged_nanousd__gte=0,
                     loss_nanousd__gte=0,
-                    cached_input_tokens__lte=models.F("input_tokens"),
+                    input_tokens__gte=models.F("cached_input_tokens") + models.F("cache_write_tokens"),
                 ),
                 name="usage_amounts_make_sense",
             ),

@@ -40,11 +40,13 @@ class FinishedRequest:
     finish_reason: str = ""
     input_tokens: int = 0
     cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
     output_tokens: int = 0
     # Exact decimals, as the record keeps them.
     input_usd_per_mtok: str | None = None
     output_usd_per_mtok: str | None = None
     cached_input_usd_per_mtok: str | None = None
+    cache_write_usd_per_mtok: str | None = None
     cost_nanousd: int = 0
     charged_nanousd: int = 0
     loss_nanousd: int = 0
@@ -60,7 +62,12 @@ class FinishedRequest:
     def set_price(self, price: TokenPrice) -> None:
         """Keep the price that held when the request was admitted."""
         self._price = price
-        self.input_usd_per_mtok, self.output_usd_per_mtok, self.cached_input_usd_per_mtok = _decimals(price)
+        (
+            self.input_usd_per_mtok,
+            self.output_usd_per_mtok,
+            self.cached_input_usd_per_mtok,
+            self.cache_write_usd_per_mtok,
+        ) = _decimals(price)
 
     def price(self) -> TokenPrice:
         """The price that `set_price` has kept; free where none was."""
@@ -68,6 +75,8 @@ class FinishedRequest:
             input_micro=_micro(self.input_usd_per_mtok),
             output_micro=_micro(self.output_usd_per_mtok),
             cached_input_micro=_micro(self.cached_input_usd_per_mtok),
+            # A hold or a journal from before there was such a price knows the input's.
+            cache_write_micro=_micro(self.cache_write_usd_per_mtok or self.input_usd_per_mtok),
         )
 
     @property
@@ -85,6 +94,7 @@ class FinishedRequest:
             input_tokens=self.input_tokens,
             output_tokens=self.output_tokens,
             cached_input_tokens=self.cached_input_tokens,
+            cache_write_tokens=self.cache_write_tokens,
         )
 
     def fit(self) -> None:
@@ -134,10 +144,10 @@ def rows(finished: Sequence[FinishedRequest]) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _decimals(price: TokenPrice) -> tuple[str, str, str]:
-    micro = (price.input_micro, price.output_micro, price.cached_input_micro)
-    first, second, third = (f"{Decimal(figure).scaleb(-6):f}" for figure in micro)
-    return first, second, third
+def _decimals(price: TokenPrice) -> tuple[str, str, str, str]:
+    micro = (price.input_micro, price.output_micro, price.cached_input_micro, price.cache_write_micro)
+    first, second, third, fourth = (f"{Decimal(figure).scaleb(-6):f}" for figure in micro)
+    return first, second, third, fourth
 
 
 def _micro(usd_per_mtok: str | None) -> int:

@@ -94,7 +94,7 @@ def request_detail(request: AccountRequest, record_id: uuid.UUID) -> HttpRespons
     record = get_object_or_404(records, pk=record_id)
     context = {
         "record": record,
-        "uncached_input_tokens": record.input_tokens - record.cached_input_tokens,
+        "uncached_input_tokens": record.input_tokens - record.cached_input_tokens - record.cache_write_tokens,
         "way_out": refusals.way_out(record=record),
     }
     return render(request, "usage/request.html", context)

@@ -55,7 +55,5 @@ class Embeddings(Dialect):
         usage = document.get("usage")
         if not isinstance(usage, dict):
             return Answered(None, 0, "")
-        counted = metering.reported(
-            input_tokens=usage.get("prompt_tokens"), output_tokens=0, cached_tokens=None
-        )
+        counted = metering.reported(input_tokens=usage.get("prompt_tokens"), output_tokens=0)
         return Answered(counted, 0, "")

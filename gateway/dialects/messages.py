@@ -4,6 +4,7 @@ import math
 import re
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -66,6 +67,8 @@ _PAYLOADS = {"url": "url", "base64": "data"}
 _ROLE = fields.word("user", "assistant", "system")
 # What is the client's own JSON, or a schema of it, and is read as text.
 _NOT_BLOCKS = frozenset({"input", "input_schema"})
+# How long a cache may keep what is written to it. An hour has another price than five minutes.
+_TTL = "5m"
 _NO_DELTA: dict[str, Any] = {
     "type": "message_delta",
     "delta": {"stop_reason": None, "stop_sequence": None},
@@ -104,6 +107,7 @@ class Messages(Dialect):
         fields.judge_all(document.get("metadata") or {}, {"user_id": fields.A_STRING}, "metadata")
         if document.get("max_tokens") is None:
             raise invalid_value("max_tokens", "it is required")
+        _judge_cache(document, "")
         tools = document.get("tools") or []
         _judge_tools(tools, "tools")
         images = _judge_blocks(messages, "messages") + _judge_blocks(document.get("system"), "system")
@@ -227,7 +231,7 @@ class MessageMeter(Meter):
             told = usage_of({**self._start, "output_tokens": 0})
             if told is not None:
                 written = math.ceil(self.characters / metering.CHARACTERS_PER_TOKEN)
-                return Usage(told.input_tokens, written, told.cached_input_tokens, is_estimated=True)
+                return replace(told, output_tokens=written, is_estimated=True)
         return super().measured()
 
     def ending(self, usage: Usage, *, cost_usd: str) -> bytes:
@@ -255,14 +259,18 @@ def usage_of(usage: object) -> Usage | None:
     if read is None or made is None or fresh is None:
         return None
     return metering.reported(
-        input_tokens=fresh + read + made, output_tokens=usage.get("output_tokens"), cached_tokens=read
+        input_tokens=fresh + read + made,
+        output_tokens=usage.get("output_tokens"),
+        cached_tokens=read,
+        cache_write_tokens=made,
     )
 
 
 def _usage_object(usage: Usage) -> dict[str, Any]:
     return {
-        "input_tokens": usage.input_tokens - usage.cached_input_tokens,
+        "input_tokens": usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens,
         "cache_read_input_tokens": usage.cached_input_tokens,
+        "cache_creation_input_tokens": usage.cache_write_tokens,
         "output_tokens": usage.output_tokens,
     }
 
@@ -286,6 +294,7 @@ def _judge_blocks(value: object, at: str) -> list[Image]:
         kind, source, definition = block.get("type"), block.get("source"), block.get("definition")
         if isinstance(kind, str) and kind in _BLOCKS:
             raise invalid_value(name, _BLOCKS[kind])
+        _judge_cache(block, name)
         if kind == "tool_definition":
             _judge_tools([definition], f"{name}.definition")
         if isinstance(source, dict) and kind in ("image", "document"):
@@ -303,9 +312,17 @@ def _judge_blocks(value: object, at: str) -> list[Image]:
     return images
 
 
+def _judge_cache(marked: dict[str, Any], at: str) -> None:
+    """Raises Refusal for what is to stay in a cache for longer than its price is for."""
+    control = marked.get("cache_control")
+    if isinstance(control, dict) and control.get("ttl") not in (None, _TTL):
+        raise invalid_value(f"{at}.cache_control.ttl".lstrip("."), f"{OTHER_PRICE}; send {_TTL!r}, or none")
+
+
 def _judge_tools(tools: list[Any], at: str) -> None:
     judge_tools(tools, is_allowed=_TOOL.fullmatch, at=at, default="custom")
     for index, tool in enumerate(tools):
+        _judge_cache(tool, f"{at}[{index}]")
         if tool.get("type") in (None, "custom"):
             judge_name(tool, f"{at}[{index}]")
 

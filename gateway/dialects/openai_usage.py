@@ -12,8 +12,11 @@ def read_usage(usage: object, *, given: str, written: str) -> Usage | None:
     if not isinstance(usage, dict):
         return None
     details = usage.get(f"{given}_details")
+    if not isinstance(details, dict):
+        details = {}
     return metering.reported(
         input_tokens=usage.get(given),
         output_tokens=usage.get(written),
-        cached_tokens=details.get("cached_tokens") if isinstance(details, dict) else None,
+        cached_tokens=details.get("cached_tokens"),
+        cache_write_tokens=details.get("cache_write_tokens"),
     )

@@ -48,6 +48,7 @@ class Answer:
     is_cut: bool
     input_tokens: int
     cached_tokens: int
+    cache_write_tokens: int
     output_tokens: int  # of all choices
     reasoning_tokens: int
     reports_usage: bool
@@ -109,13 +110,15 @@ def compose(prompt: Prompt, controls: Controls) -> Answer:
     elif prompt.output_limit is not None and prompt.output_limit < whole:
         tokens, is_cut = prompt.output_limit, True
     written = max(0, tokens - controls.reasoning_tokens)
+    cached = min(controls.cached_tokens, prompt.input_tokens)
     return Answer(
         number=next(_numbers),
         created=int(time.time()),
         pieces=words[:written] if written <= len(words) else _lengthened(words, written),
         is_cut=is_cut,
         input_tokens=prompt.input_tokens,
-        cached_tokens=min(controls.cached_tokens, prompt.input_tokens),
+        cached_tokens=cached,
+        cache_write_tokens=min(controls.cache_write_tokens, prompt.input_tokens - cached),
         output_tokens=tokens * prompt.choices,
         reasoning_tokens=controls.reasoning_tokens,
         reports_usage=controls.report_usage,

@@ -94,9 +94,9 @@ def _usage(answer: Answer) -> Mapping[str, Any] | None:
     if not answer.reports_usage:
         return None
     return {
-        "input_tokens": answer.input_tokens - answer.cached_tokens,
+        "input_tokens": answer.input_tokens - answer.cached_tokens - answer.cache_write_tokens,
         "cache_read_input_tokens": answer.cached_tokens,
-        "cache_creation_input_tokens": 0,
+        "cache_creation_input_tokens": answer.cache_write_tokens,
         **_output(answer),
     }
 

@@ -26,7 +26,8 @@ class Controls:
     `text`: the literal answer, for example emoji. Its words are its tokens.
     `delay_ms`: before the first byte. `chunk_delay_ms`: after each event of a stream; 0 still makes each event
     a write of its own, where otherwise the whole answer goes out in as few as possible.
-    `cached_tokens`, `reasoning_tokens`: reported as such; the reasoning is part of the output, and is not written.
+    `cached_tokens`, `cache_write_tokens`: this much of the input is reported as read from a cache and written to one.
+    `reasoning_tokens`: reported as such; it is part of the output, and is not written.
     `report_usage: false`: say nothing of tokens. `usage`: report this object instead, as it is.
     `fail`: `{"status": 503, "code": "overloaded", "retry_after": 1}`, or one of FAULTS: `connection` closes
     the socket without an answer, `mid_stream` after `after_chunks` events, `sse_error` sends an error event there,
@@ -39,6 +40,7 @@ class Controls:
     delay_ms: int = 0
     chunk_delay_ms: int | None = None
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     report_usage: bool = True
     usage: Mapping[str, Any] | None = None
@@ -140,6 +142,7 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "delay_ms": _milliseconds,
     "chunk_delay_ms": _milliseconds,
     "cached_tokens": _count,
+    "cache_write_tokens": _count,
     "reasoning_tokens": _count,
     "report_usage": _boolean,
     "usage": _object,

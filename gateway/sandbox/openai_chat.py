@@ -131,6 +131,9 @@ def _usage(answer: Answer) -> Mapping[str, Any] | None:
         "prompt_tokens": answer.input_tokens,
         "completion_tokens": answer.output_tokens,
         "total_tokens": answer.input_tokens + answer.output_tokens,
-        "prompt_tokens_details": {"cached_tokens": answer.cached_tokens},
+        "prompt_tokens_details": {
+            "cached_tokens": answer.cached_tokens,
+            "cache_write_tokens": answer.cache_write_tokens,
+        },
         "completion_tokens_details": {"reasoning_tokens": answer.reasoning_tokens},
     }

@@ -117,7 +117,10 @@ def _usage(answer: Answer) -> Mapping[str, Any] | None:
         return None
     return {
         "input_tokens": answer.input_tokens,
-        "input_tokens_details": {"cached_tokens": answer.cached_tokens, "cache_write_tokens": 0},
+        "input_tokens_details": {
+            "cached_tokens": answer.cached_tokens,
+            "cache_write_tokens": answer.cache_write_tokens,
+        },
         "output_tokens": answer.output_tokens,
         "output_tokens_details": {"reasoning_tokens": answer.reasoning_tokens},
         "total_tokens": answer.input_tokens + answer.output_tokens,

@@ -45,19 +45,29 @@ def imported(**options: Any) -> ImportReport:
 
 @pytest.mark.django_db
 def test_a_price_that_differs_holds_from_the_import_on_and_history_stays() -> None:
-    report = imported(entries={"claude-opus-4-8": entry(cache_read_input_token_cost=4e-07)})
+    caches: dict[str, Any] = {"cache_read_input_token_cost": 4e-07, "cache_creation_input_token_cost": 5e-06}
+    report = imported(entries={"claude-opus-4-8": entry(**caches)})
 
     model = Model.objects.get(slug="claude-opus-4.8")
     new, old = model.prices.all()
-    assert new.figures == (Decimal(4), Decimal(20), Decimal("0.4"))
+    assert new.figures == (Decimal(4), Decimal(20), Decimal("0.4"), Decimal(5))
     assert (new.starts_at, new.source) == (AT, Price.Source.IMPORT)
-    assert old.figures == (Decimal(5), Decimal(25), Decimal("0.5"))
+    assert old.figures == (Decimal(5), Decimal(25), Decimal("0.5"), Decimal("6.25"))
     assert price_at(model=model, at=AT - dt.timedelta(seconds=1)) == old
     (line,) = report.of("changed")
     assert line.words == (
-        "claude-opus-4.8: input $5, output $25, cached input $0.5 per million tokens → "
-        "input $4, output $20, cached input $0.4 per million tokens"
+        "claude-opus-4.8: input $5, output $25, cached input $0.5, cache write $6.25 per million tokens → "
+        "input $4, output $20, cached input $0.4, cache write $5 per million tokens"
     )
+
+
+@pytest.mark.django_db
+def test_a_zero_for_writing_to_a_cache_means_that_it_costs_what_input_costs() -> None:
+    imported(entries={"claude-opus-4-8": entry(cache_creation_input_token_cost=0)})
+
+    price = price_at(model=Model.objects.get(slug="claude-opus-4.8"), at=AT)
+    assert price is not None
+    assert price.cache_write_usd_per_mtok is None
 
 
 @pytest.mark.django_db
@@ -172,7 +182,7 @@ def test_unknown_models_are_only_created_on_request_and_disabled() -> None:
     model = Model.objects.get(slug="claude-next")
     assert (model.is_enabled, model.tier, model.context_window) == (False, "premium", 100_000)
     assert model.upstreams.get().upstream_model == "claude-next"
-    assert model.prices.get().figures == (Decimal(4), Decimal(20), None)
+    assert model.prices.get().figures == (Decimal(4), Decimal(20), None, None)
     assert [line.name for line in report.of("created")] == ["anthropic/claude-next"]
     assert len(report.of("skipped")) == 5
 

@@ -28,7 +28,7 @@ def test_a_seeded_catalogue_holds_models_with_prices_and_upstreams() -> None:
     assert model.upstreams.get().upstream_model == "claude-opus-4-8"
     price = price_at(model=model, at=AT)
     assert price is not None
-    assert price.figures == (Decimal(5), Decimal(25), Decimal("0.5"))
+    assert price.figures == (Decimal(5), Decimal(25), Decimal("0.5"), Decimal("6.25"))
     assert Model.objects.get(slug="text-embedding-3-small").kind == Model.Kind.EMBEDDING
     assert Model.objects.filter(prices=None).count() == Model.objects.filter(upstreams=None).count() == 0
 

@@ -40,7 +40,7 @@ def status(code: int, body: bytes = b"{}", headers: bytes = b"") -> bytes:
 
 def candidate_at(base_url: str) -> Candidate:
     """A model with one upstream, acme/m, at this address."""
-    price = TokenPrice(input_micro=1, output_micro=1, cached_input_micro=1)
+    price = TokenPrice(input_micro=1, output_micro=1, cached_input_micro=1, cache_write_micro=1)
     target = Target("acme/m", "acme", base_url, "key", "m", "max_tokens", frozenset(Protocol.values))
     model = Servable(
         id=1,

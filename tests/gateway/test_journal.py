@@ -31,7 +31,9 @@ def finished(**facts: object) -> FinishedRequest:
 def test_what_is_kept_reads_back_equal(tmp_path: Path) -> None:
     journal = Journal(directory=tmp_path, process_id=uuid.uuid4())
     request = finished(error_message="über 💥", is_streamed=True, time_to_first_token_ms=5, ip_address="::1")
-    request.set_price(TokenPrice(input_micro=1, output_micro=2_500_000, cached_input_micro=0))
+    request.set_price(
+        TokenPrice(input_micro=1, output_micro=2_500_000, cached_input_micro=0, cache_write_micro=1)
+    )
 
     journal.append(request)
 

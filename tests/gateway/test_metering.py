@@ -149,7 +149,7 @@ def test_what_a_cache_had_is_within_the_input_and_counted_once() -> None:
     }
 
     assert chat.usage_of(openais) == Usage(10, 1, 4)
-    assert messages.usage_of(anthropics) == Usage(15, 1, 4)
+    assert messages.usage_of(anthropics) == Usage(15, 1, 4, 5)
     assert chat.usage_of({**openais, "prompt_tokens_details": {"cached_tokens": 11}}) is None
     assert messages.usage_of({**anthropics, "cache_creation_input_tokens": -1}) is None
     assert chat.usage_of({**openais, "prompt_tokens_details": None}) == Usage(10, 1)
@@ -208,6 +208,7 @@ def test_a_message_without_a_delta_still_ends_as_a_message_does() -> None:
     assert shown == {
         "input_tokens": 2,
         "cache_read_input_tokens": 1,
+        "cache_creation_input_tokens": 0,
         "output_tokens": 1,
         "cost_usd": "0.1",
     }

@@ -17,7 +17,9 @@ from usage.admission import Admission, Decision
 from usage.models import DailyAllowance, UsageRecord
 from usage.recording import FinishedRequest
 
-PRICE = TokenPrice(input_micro=1_000_000, output_micro=2_000_000, cached_input_micro=100_000)
+PRICE = TokenPrice(
+    input_micro=1_000_000, output_micro=2_000_000, cached_input_micro=100_000, cache_write_micro=1_000_000
+)
 PROCESS = uuid.uuid4()
 
 

@@ -117,7 +117,7 @@ def test_several_choices_share_what_is_affordable() -> None:
 
 def test_a_free_model_needs_no_credit() -> None:
     desk = Desk()
-    free = TokenPrice(input_micro=0, output_micro=0, cached_input_micro=0)
+    free = TokenPrice(input_micro=0, output_micro=0, cached_input_micro=0, cache_write_micro=0)
 
     (decision,) = desk.admit(desk.request(price=free, output_limit=None))
 
