@@ -6,25 +6,35 @@ from django.db import transaction
 
 from accounts import auditing
 from accounts.models import Account, User
-from billing import ledger, wallets
+from billing import ledger, promotions, wallets
 from billing.ledger import Leg
 from billing.models import LedgerAccount, LedgerTransaction, TopUp
 from catalog.money import usd_string
 
 
 def grant(
-    *, account: Account, amount_nanousd: int, reason: str, actor: User | None, at: dt.datetime, reference: str
+    *,
+    account: Account,
+    amount_nanousd: int,
+    reason: str,
+    actor: User | None,
+    at: dt.datetime,
+    reference: str,
+    expires_at: dt.datetime | None = None,
 ) -> LedgerTransaction:
     """Give the account credit that nobody paid for, with a reason that its owner reads in the ledger.
 
-    The plan stays: only a paid top-up moves it. Raises ValueError for an amount that is not positive, and
-    AlreadyPosted for a reference that was used before.
+    What is not spent by `expires_at` is taken back. The plan stays: only a paid top-up moves it. Raises ValueError for
+    an amount that is not positive or a date that has passed, and AlreadyPosted for a reference that was used before.
     """
     if amount_nanousd <= 0:
         msg = f"a grant must be positive, not {amount_nanousd} nano-USD"
         raise ValueError(msg)
+    if expires_at is not None and expires_at <= at:
+        msg = f"credit granted at {at} cannot expire at {expires_at}"
+        raise ValueError(msg)
     with transaction.atomic():
-        _add_to_wallet(account_id=account.pk, amount_nanousd=amount_nanousd)
+        _add_to_wallet(account_id=account.pk, amount_nanousd=amount_nanousd, at=at)
         posted = ledger.post(
             reference=reference,
             kind=LedgerTransaction.Kind.PROMOTION,
@@ -36,6 +46,9 @@ def grant(
             ],
             at=at,
         )
+        promotions.open_lot(
+            posted=posted, amount_nanousd=amount_nanousd, expires_at=expires_at, actor=actor, at=at
+        )
         auditing.record(
             account=account,
             actor=actor,
@@ -44,6 +57,7 @@ def grant(
             subject_id=account.pk,
             amount_usd=usd_string(amount_nanousd),
             reason=reason,
+            **({"expires_at": expires_at.isoformat()} if expires_at else {}),
         )
     return posted
 
@@ -60,7 +74,7 @@ def credit_topup(*, topup: TopUp, at: dt.datetime) -> LedgerTransaction:
     if topup.fee_nanousd:
         legs.append(Leg(LedgerAccount.Kind.FEE_REVENUE, topup.fee_nanousd))
     with transaction.atomic():
-        _add_to_wallet(account_id=topup.account_id, amount_nanousd=topup.credit_nanousd)
+        _add_to_wallet(account_id=topup.account_id, amount_nanousd=topup.credit_nanousd, at=at)
         return ledger.post(
             reference=f"topup:{topup.pk}",
             kind=LedgerTransaction.Kind.TOPUP,
@@ -71,8 +85,9 @@ def credit_topup(*, topup: TopUp, at: dt.datetime) -> LedgerTransaction:
         )
 
 
-def _add_to_wallet(*, account_id: int, amount_nanousd: int) -> None:
+def _add_to_wallet(*, account_id: int, amount_nanousd: int, at: dt.datetime) -> None:
     connection = wallets.borrowed_connection()
     locked = wallets.lock(connection, [account_id])
+    promotions.attribute(account_id=account_id, at=at)
     locked[account_id].credit(amount_nanousd)
     wallets.write(connection, locked.values())

@@ -1,11 +1,13 @@
 """What people type on the billing pages: amounts of USD, as people write them."""
 
+import datetime as dt
 import re
 from decimal import Decimal
 from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.utils import timezone
 
 from accounts.models import Plan
 from billing import topping_up
@@ -76,4 +78,25 @@ class GrantForm(forms.Form):
         help_text="The account's members read it in their ledger.",
         widget=forms.TextInput(attrs={"class": "vTextField"}),
     )
+    last_day = forms.DateField(
+        label="Last day",
+        required=False,
+        help_text="Optional. What is not spent by the end of this day (UTC) expires, with a notice before.",
+        widget=forms.DateInput(attrs={"type": "date", "class": "vDateField"}),
+    )
     token = forms.UUIDField(widget=forms.HiddenInput)
+
+    def clean_last_day(self) -> dt.date | None:
+        day: dt.date | None = self.cleaned_data["last_day"]
+        if day is not None and not timezone.now().date() <= day < dt.date.max:
+            msg = "Choose today or a later day."
+            raise ValidationError(msg)
+        return day
+
+    @property
+    def expires_at(self) -> dt.datetime | None:
+        """When the last day is over, in UTC; None: never. Of a valid form."""
+        day: dt.date | None = self.cleaned_data["last_day"]
+        return (
+            None if day is None else dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), tzinfo=dt.UTC)
+        )

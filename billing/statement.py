@@ -91,6 +91,8 @@ def _in_words(movement: LedgerTransaction) -> str:
             return "Credit bought"
         case LedgerTransaction.Kind.PROMOTION:
             return f"Credit granted: {movement.description}"
+        case LedgerTransaction.Kind.EXPIRY:
+            return f"Granted credit expired: {movement.description}"
         case _:
             # Usage says its hour.
             return movement.description

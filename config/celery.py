@@ -37,5 +37,15 @@ app.conf.beat_schedule = {
         "schedule": crontab(minute="*/5"),
         "options": {"expires": 240},
     },
+    "expire-promotions": {
+        "task": "billing.expire_promotions",
+        "schedule": 60.0,
+        "options": {"expires": 60},
+    },
+    "notice-expiring-promotions": {
+        "task": "billing.notice_expiring_promotions",
+        "schedule": crontab(minute="7-59/10"),
+        "options": {"expires": 540},
+    },
     "mail-anomalies": {"task": "usage.mail_anomalies", "schedule": 60.0, "options": {"expires": 60}},
 }

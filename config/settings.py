@@ -171,6 +171,8 @@ STRIPE_SECRET_KEY = env.str("STRIPE_SECRET_KEY", default="")
 STRIPE_WEBHOOK_SECRETS = env.list("STRIPE_WEBHOOK_SECRETS", default=[])
 # Another address than Stripe's own, for a proxy or a test.
 STRIPE_API_URL = env.str("STRIPE_API_URL", default="").rstrip("/")
+# How long before promotional credit expires its account is told.
+PROMOTION_NOTICE_DAYS = env.int("PROMOTION_NOTICE_DAYS", default=7)
 
 # --- Gateway -----------------------------------------------------------------------------------------------
 

@@ -53,7 +53,10 @@ _BY_ACCOUNT = """
             JOIN billing_ledgeraccount l ON l.id = p.ledger_account_id
             WHERE t.account_id = a.id AND l.kind = 'platform_loss'), 0) AS losses_posted,
         coalesce((SELECT sum(r.loss_nanousd) FROM usage_usagerecord r
-            WHERE r.account_id = a.id AND r.is_rolled_up AND r.loss_nanousd > 0), 0) AS losses
+            WHERE r.account_id = a.id AND r.is_rolled_up AND r.loss_nanousd > 0), 0) AS losses,
+        coalesce(w.attributed_nanousd, 0) AS attributed,
+        coalesce((SELECT sum(c.remaining_nanousd) FROM billing_promotionalcredit c
+            WHERE c.account_id = a.id AND c.closed_at IS NULL), 0) AS lots
     FROM accounts_account a LEFT JOIN billing_wallet w ON w.account_id = a.id
 """
 # Charged of every account and key, wherever it stands.
@@ -206,6 +209,41 @@ _CHECKS = (
         """,  # noqa: S608 - constants of this module
     ),
     _Check(
+        "account {subject}: {found} of its charges are attributed, it was charged {expected}",
+        """
+        SELECT id::text, attributed, credits + usage_posted - balance, true
+        FROM by_account WHERE attributed > credits + usage_posted - balance
+        """,
+    ),
+    _Check(
+        "account {subject}: its promotional credit is {found}, more than its balance of {expected}",
+        """
+        SELECT id::text, lots - (credits + usage_posted - balance - attributed), balance, true
+        FROM by_account WHERE lots - (credits + usage_posted - balance - attributed) > balance
+        """,
+    ),
+    _Check(
+        "promotional credit {subject}: the ledger says {found}, the lot says {expected}",
+        """
+        SELECT format('%s, %s', c.id, figure.name), figure.found, figure.expected, true
+        FROM billing_promotionalcredit c
+        CROSS JOIN LATERAL (
+            SELECT sum(p.amount_nanousd) FILTER (WHERE t.id = c.transaction_id) AS amount,
+                -sum(p.amount_nanousd) FILTER (WHERE t.id <> c.transaction_id) AS expired
+            FROM billing_ledgertransaction t
+            JOIN billing_posting p ON p.transaction_id = t.id
+            JOIN billing_ledgeraccount l ON l.id = p.ledger_account_id
+            WHERE l.kind = 'customer_credits' AND l.account_id = c.account_id AND t.account_id = c.account_id
+                AND (t.id = c.transaction_id OR t.kind = 'expiry' AND t.reference LIKE format('expiry:%s:%%', c.id))
+        ) AS booked
+        CROSS JOIN LATERAL (VALUES
+            ('amount', booked.amount, c.amount_nanousd),
+            ('expired', booked.expired, c.expired_nanousd)
+        ) AS figure (name, found, expected)
+        WHERE coalesce(figure.found, 0) <> figure.expected
+        """,
+    ),
+    _Check(
         "request {subject}: charge and loss make {found}, its cost on credits is {expected}",
         """
         SELECT r.id::text, r.charged_nanousd + r.loss_nanousd, own.cost, true
@@ -220,6 +258,7 @@ _COUNTS = {
     "ledger transactions": "billing_ledgertransaction",
     "postings": "billing_posting",
     "top-ups": "billing_topup",
+    "promotional credits": "billing_promotionalcredit",
     "open holds": "billing_hold",
     "budgets": "billing_budget",
     "daily allowances": "usage_dailyallowance",

@@ -66,6 +66,7 @@ class WalletAdmin(ReadOnly, WalletModelAdmin):
                     actor=request.user,
                     at=timezone.now(),
                     reference=f"grant:{form.cleaned_data['token']}",
+                    expires_at=form.expires_at,
                 )
                 messages.success(request, f"{usd(form.cleaned_data['amount'])} granted to {account}.")
             except ledger.AlreadyPosted:

@@ -3,6 +3,7 @@
 from billing.models.budgets import Budget
 from billing.models.ledger import LedgerAccount, LedgerTransaction, Posting
 from billing.models.methods import SavedPaymentMethod
+from billing.models.promotions import PromotionalCredit
 from billing.models.topups import TopUp
 from billing.models.wallets import GatewayProcess, Hold, Wallet
 from billing.models.webhooks import UnmatchedPayment, WebhookEvent
@@ -14,6 +15,7 @@ __all__ = [
     "LedgerAccount",
     "LedgerTransaction",
     "Posting",
+    "PromotionalCredit",
     "SavedPaymentMethod",
     "TopUp",
     "UnmatchedPayment",

@@ -50,6 +50,7 @@ class LedgerTransaction(models.Model):
         TOPUP = "topup", "Top-up"
         USAGE = "usage", "Usage"
         PROMOTION = "promotion", "Credit granted"
+        EXPIRY = "expiry", "Credit expired"
         LOSS = "loss", "Platform loss"
 
     reference = models.CharField(max_length=120, unique=True)

@@ -15,6 +15,9 @@ class Wallet(models.Model):
     account = models.OneToOneField(Account, on_delete=models.CASCADE, primary_key=True, related_name="wallet")
     balance_nanousd = models.BigIntegerField(default=0)
     held_nanousd = models.BigIntegerField(default=0)
+    # How much of all that was ever charged is divided among promotional and paid credit: see `billing.promotions`.
+    # With a default in the database, because wallets are made there too.
+    attributed_nanousd = models.BigIntegerField(default=0, db_default=0, editable=False)
 
     class Meta:
         constraints: ClassVar = [

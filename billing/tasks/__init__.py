@@ -1,1 +1,5 @@
 """The deferred and periodic work on money. Each task finds by itself what is due."""
+
+from billing.tasks import promotions
+
+__all__ = ["promotions"]

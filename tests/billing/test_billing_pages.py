@@ -125,8 +125,9 @@ def test_the_page_asks_as_few_questions_for_many_rows(
         make_topup(account)
     client = sign_in(account)
     client.get("/billing/")
-    # Session, user and account twice (the menu, the page), wallet, credit in the ledger, payments, lines, month.
-    with django_assert_num_queries(8):
+    # Session, user and account twice (the menu, the page), wallet, credit in the ledger, payments, lines, month,
+    # promotional credit.
+    with django_assert_num_queries(9):
         client.get("/billing/")
 
 

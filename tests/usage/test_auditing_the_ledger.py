@@ -12,7 +12,7 @@ from pytest_django import Settings
 
 from accounts.models import Account, Plan
 from billing import budgets, topping_up, wallets
-from billing.models import Hold, TopUp
+from billing.models import Hold, PromotionalCredit, TopUp
 from catalog.models import Model
 from keys.models import ApiKey
 from tests import factories
@@ -111,6 +111,7 @@ def test_right_books_have_no_discrepancy(books: Books) -> None:
         "ledger transactions": 4,
         "postings": 9,
         "top-ups": 2,
+        "promotional credits": 1,
         "open holds": 2,
         "budgets": 1,
         "daily allowances": 1,
@@ -280,6 +281,38 @@ def test_a_payment_credited_to_another_account_is_found(books: Books) -> None:
     plant("UPDATE billing_topup SET account_id = %(other)s WHERE status = 'paid'", other=books.other.pk)
     assert [line.partition(":")[2].partition(":")[0] for line in found()] == [
         f"{TopUp.objects.get(status='paid').pk}, credit"
+    ]
+
+
+def test_more_attributed_than_charged_is_found(books: Books) -> None:
+    plant(
+        "UPDATE billing_wallet SET attributed_nanousd = 3000006 WHERE account_id = %(a)s", a=books.account.pk
+    )
+    assert found() == [
+        f"account {books.account.pk}: 0.003000006 USD of its charges are attributed, it was charged 0.003000005 USD"
+    ]
+
+
+def test_more_promotional_credit_than_the_balance_is_found(books: Books) -> None:
+    plant(
+        "UPDATE billing_promotionalcredit SET amount_nanousd = 30000000001, remaining_nanousd = 30000000001"
+    )
+    lines = found()
+    assert lines[0] == (
+        f"account {books.account.pk}: its promotional credit is 29.996999996 USD,"
+        " more than its balance of 29.996999995 USD"
+    )
+
+
+def test_a_lot_that_is_not_in_the_ledger_is_found(books: Books) -> None:
+    plant(
+        "UPDATE billing_promotionalcredit SET expires_at = now(), expired_nanousd = 1, remaining_nanousd = 7"
+    )
+    plant("UPDATE billing_promotionalcredit SET amount_nanousd = 9")
+    lot = PromotionalCredit.objects.get().pk
+    assert found() == [
+        f"promotional credit {lot}, amount: the ledger says 10.000000000 USD, the lot says 0.000000009 USD",
+        f"promotional credit {lot}, expired: the ledger says nothing, the lot says 0.000000001 USD",
     ]
 
 

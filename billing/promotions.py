@@ -1,0 +1,149 @@
+"""Which credit is promotional: what is left of each lot, as it follows from the books.
+
+The teller knows the balance alone. What was ever charged is the sum of the postings to the customer's credits that are
+not usage, less the balance. What has been charged since the last look is taken from the lots, the soonest to expire
+first, then those without a date, then from paid credit. What is taken away otherwise (a refund, a dispute) takes paid
+credit first: lots lose only what the balance cannot carry any more.
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.db import connection
+
+from accounts.models import User
+from billing.models import LedgerTransaction, PromotionalCredit, Wallet
+
+# One statement, hence one snapshot: wallet and ledger change together.
+_STANDING = """
+    SELECT w.balance_nanousd, w.held_nanousd, w.attributed_nanousd,
+        coalesce((SELECT sum(p.amount_nanousd) FROM billing_ledgeraccount l
+            JOIN billing_posting p ON p.ledger_account_id = l.id
+            JOIN billing_ledgertransaction t ON t.id = p.transaction_id
+            WHERE l.kind = 'customer_credits' AND l.account_id = w.account_id AND t.kind <> 'usage'), 0)::bigint,
+        lots.ids, lots.remaining, lots.expiring, lots.reasons
+    FROM billing_wallet w
+    CROSS JOIN LATERAL (
+        SELECT array_agg(id ORDER BY expires_at, id) AS ids,
+            array_agg(remaining_nanousd ORDER BY expires_at, id) AS remaining,
+            array_agg(expires_at ORDER BY expires_at, id) AS expiring,
+            array_agg(reason ORDER BY expires_at, id) AS reasons
+        FROM billing_promotionalcredit WHERE account_id = w.account_id AND closed_at IS NULL
+    ) AS lots
+    WHERE w.account_id = %s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """What is left of one promotional credit, and what was left at the last look. In nano-USD."""
+
+    id: int
+    left_nanousd: int
+    was_nanousd: int
+    expires_at: dt.datetime | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An account's credit at one moment, split by where it came from. In nano-USD; `lots` in the order of spending."""
+
+    balance_nanousd: int
+    held_nanousd: int
+    charged_nanousd: int
+    lots: Sequence[Lot] = ()
+
+    @property
+    def promotional_nanousd(self) -> int:
+        return sum(lot.left_nanousd for lot in self.lots)
+
+    @property
+    def paid_nanousd(self) -> int:
+        return self.balance_nanousd - self.promotional_nanousd
+
+    @property
+    def paid_available_nanousd(self) -> int:
+        """Paid credit that no running request needs: what could be given back to whoever paid."""
+        return min(self.paid_nanousd, self.balance_nanousd - self.held_nanousd)
+
+    @property
+    def unspent_lots(self) -> list[Lot]:
+        return [lot for lot in self.lots if lot.left_nanousd]
+
+
+def standing(*, account_id: int) -> Standing:
+    """What is left of the account's credit now, by lot. Reads only, and locks nothing."""
+    with connection.cursor() as cursor:
+        cursor.execute(_STANDING, [account_id])
+        row = cursor.fetchone()
+    if row is None:
+        return Standing(balance_nanousd=0, held_nanousd=0, charged_nanousd=0)
+    balance, held, attributed, funded, ids, remaining, expiring, reasons = row
+    left = spend(remaining or [], charged_nanousd=funded - balance - attributed, balance_nanousd=balance)
+    return Standing(
+        balance_nanousd=balance,
+        held_nanousd=held,
+        charged_nanousd=funded - balance,
+        lots=[Lot(*lot) for lot in zip(ids, left, remaining, expiring, reasons, strict=True)] if ids else [],
+    )
+
+
+def spend(lots: Sequence[int], *, charged_nanousd: int, balance_nanousd: int) -> list[int]:
+    """What is left of lots, in the order of spending, after a charge that has led to the balance. In nano-USD."""
+    to_take = max(charged_nanousd, sum(lots) - balance_nanousd)
+    left = []
+    for lot in lots:
+        taken = min(lot, to_take)
+        to_take -= taken
+        left.append(lot - taken)
+    return left
+
+
+def attribute(*, account_id: int, at: dt.datetime) -> Standing:
+    """Bring the account's lots up to date, and say how its credit stands.
+
+    Who calls it has locked the account's wallet, and stands before or after a whole act: never where the wallet has
+    changed and the ledger has not. Whatever moves credit other than usage calls it before; what takes credit away
+    calls it again afterwards.
+    """
+    now = standing(account_id=account_id)
+    for lot in now.lots:
+        if lot.left_nanousd != lot.was_nanousd:
+            PromotionalCredit.objects.filter(pk=lot.id).update(
+                remaining_nanousd=lot.left_nanousd, closed_at=None if lot.left_nanousd else at
+            )
+    Wallet.objects.filter(account_id=account_id).exclude(attributed_nanousd=now.charged_nanousd).update(
+        attributed_nanousd=now.charged_nanousd
+    )
+    return now
+
+
+def paid_available_nanousd(*, account_id: int, at: dt.datetime) -> int:
+    """What of the account's available credit was paid for: the most that can be refunded, in nano-USD.
+
+    Under the wallet's lock, like `attribute`.
+    """
+    return attribute(account_id=account_id, at=at).paid_available_nanousd
+
+
+def open_lot(
+    *,
+    posted: LedgerTransaction,
+    amount_nanousd: int,
+    expires_at: dt.datetime | None,
+    actor: User | None,
+    at: dt.datetime,
+) -> PromotionalCredit:
+    """Keep a grant that was just posted as a lot of its own; the lots were looked at before it."""
+    return PromotionalCredit.objects.create(
+        account_id=posted.account_id,
+        transaction=posted,
+        amount_nanousd=amount_nanousd,
+        remaining_nanousd=amount_nanousd,
+        expires_at=expires_at,
+        reason=posted.description,
+        granted_by=actor,
+        granted_at=at,
+    )

@@ -1,0 +1,32 @@
+"""Promotional credit: told of before it expires, and taken back when its date has come."""
+
+import logging
+
+from celery import shared_task
+from django.utils import timezone
+
+from accounts import mailing
+from billing import expiring
+
+logger = logging.getLogger(__name__)
+
+
+@shared_task(name="billing.expire_promotions", acks_late=True, ignore_result=True)
+def expire_promotions() -> None:
+    """Take back what is left of the promotional credit whose date has come."""
+    expiring.expire_due(at=timezone.now())
+
+
+@shared_task(name="billing.notice_expiring_promotions", acks_late=True, ignore_result=True)
+def notice_expiring_promotions() -> None:
+    """Mail what expires soon.
+
+    At most once: a worker killed between the claim and the mail leaves it unsent, and the billing page still says it. A
+    mail that the server refuses is given back.
+    """
+    for notice in expiring.claim_notices(at=timezone.now()):
+        try:
+            expiring.mail_notice(notice=notice)
+        except mailing.SendingErrors:
+            logger.exception("could not mail account %d about credit that expires", notice.account.pk)
+            expiring.give_back(notice=notice)
