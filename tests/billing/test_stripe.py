@@ -1,0 +1,295 @@
+"""The official library against a Stripe of our own: payment pages, look-ups, saved methods, refunds, and what fails."""
+
+import datetime as dt
+import logging
+from decimal import Decimal
+
+import pytest
+
+from accounts.models import Account, Plan
+from billing import payment_methods, topping_up
+from billing.models import SavedPaymentMethod, TopUp
+from billing.providers.provider import (
+    Checkout,
+    PaymentArrived,
+    PaymentFailed,
+    ProviderAway,
+    ProviderRefused,
+    SavedMethod,
+)
+from billing.providers.stripe import API_VERSION, STRIPE
+from tests import factories
+from tests.billing.fake_stripe import (
+    ASKS_FOR_CONFIRMATION,
+    DECLINED,
+    DECLINED_LATER,
+    GOOD,
+    SLOW_BANK,
+    FakeStripe,
+    Refusal,
+)
+from tests.invariants import check_books
+
+USD = 10**9
+
+
+def start(account: Account | None = None, *, saves_method: bool = False) -> TopUp:
+    account = account or factories.make_account()
+    return topping_up.start(
+        account=account,
+        actor=account.members.get(),
+        credit_nanousd=20 * USD,
+        provider="stripe",
+        at=factories.now(),
+        saves_method=saves_method,
+    )
+
+
+def check_out(topup: TopUp) -> Checkout:
+    checkout = STRIPE.start_checkout(
+        topup=topup,
+        return_url="https://tollgate.example/return/",
+        cancel_url="https://tollgate.example/back/",
+    )
+    topping_up.keep_checkout(topup=topup, checkout=checkout)
+    return checkout
+
+
+def charged(fake: FakeStripe, number: str) -> tuple[TopUp, SavedMethod]:
+    """A top-up that charges a saved method of that number, and the method."""
+    account = factories.make_account()
+    customer = fake.add_customer()
+    method = fake.add_method(number, customer)
+    saved = SavedPaymentMethod.objects.create(
+        account=account, provider="stripe", customer=customer, method=method["id"], brand="Visa", last4="4242"
+    )
+    topup = topping_up.start(
+        account=account,
+        actor=None,
+        credit_nanousd=20 * USD,
+        provider="stripe",
+        at=factories.now(),
+        method=saved,
+    )
+    return topup, payment_methods.as_told(saved)
+
+
+@pytest.mark.django_db
+def test_the_page_asks_for_the_quote_in_two_lines(fake_stripe: FakeStripe) -> None:
+    topup = start()
+    checkout = check_out(topup)
+    session = fake_stripe.objects[checkout.session]
+    assert session["lines"] == [{"name": "Credit", "amount": 2000}, {"name": "Fee (25 %)", "amount": 500}]
+    assert (session["amount_total"], session["currency"]) == (2500, "usd")
+    assert session["client_reference_id"] == topup.provider_reference
+    assert session["metadata"] == session["intent_metadata"] == {"tollgate_topup": topup.provider_reference}
+    assert (session["customer_email"], session["setup_future_usage"]) == (topup.account.name, None)
+    assert checkout.url == f"{fake_stripe.url}/pay/{checkout.session}"
+    assert checkout.expires_at == topup.created_at + dt.timedelta(hours=2)
+
+
+@pytest.mark.django_db
+def test_without_a_fee_the_page_has_one_line(fake_stripe: FakeStripe) -> None:
+    Plan.objects.update(topup_fee_rate=Decimal(0))
+    session = fake_stripe.objects[check_out(start()).session]
+    assert session["lines"] == [{"name": "Credit", "amount": 2000}]
+
+
+@pytest.mark.django_db
+def test_the_version_of_the_api_is_pinned(fake_stripe: FakeStripe) -> None:
+    check_out(start())
+    assert fake_stripe.requests[-1][2]["stripe-version"] == API_VERSION
+
+
+@pytest.mark.django_db
+def test_a_page_that_is_asked_for_twice_is_one(fake_stripe: FakeStripe) -> None:
+    topup = start()
+    assert check_out(topup) == check_out(topup)
+    assert len(fake_stripe.of_kind("checkout.session")) == 1
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("fault", ["drop-before", "drop-after", "500"])
+def test_a_request_that_broke_is_repeated_and_done_once(fake_stripe: FakeStripe, fault: str) -> None:
+    fake_stripe.fail_next(fault, times=2)
+    check_out(start())
+    assert len(fake_stripe.requests) == 3
+    assert len(fake_stripe.of_kind("checkout.session")) == 1
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("fault", "times"), [("drop-after", 3), ("500", 3), ("429", 1)])
+def test_a_stripe_that_does_not_answer_is_away(fake_stripe: FakeStripe, fault: str, times: int) -> None:
+    fake_stripe.fail_next(fault, times=times)
+    with pytest.raises(ProviderAway):
+        check_out(start())
+
+
+@pytest.mark.django_db
+def test_a_wrong_key_says_so_in_the_log_and_nowhere_else(
+    fake_stripe: FakeStripe, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    topup = start()
+    fake_stripe.key = "sk_test_another"
+    with pytest.raises(ProviderRefused, match="not set up correctly") as refused:
+        check_out(topup)
+    assert refused.value.code == "not_set_up"
+    assert refused.value.__cause__ is None
+    assert "does not accept STRIPE_SECRET_KEY" in caplog.text
+    assert "sk_test_fake" not in caplog.text
+
+
+@pytest.mark.django_db
+def test_a_page_that_was_asked_for_too_late_is_refused(fake_stripe: FakeStripe) -> None:
+    topup = start()
+    topup.created_at -= dt.timedelta(hours=2)
+    with pytest.raises(ProviderRefused, match="Nothing was charged"):
+        check_out(topup)
+
+
+@pytest.mark.django_db
+def test_a_payment_can_be_looked_up(fake_stripe: FakeStripe) -> None:
+    topup = start()
+    checkout = check_out(topup)
+    assert STRIPE.look_up(topup=topup) is None
+    session = fake_stripe.pay(checkout.session)
+    assert STRIPE.look_up(topup=topup) == PaymentArrived(
+        reference=topup.provider_reference,
+        payment=session["payment_intent"],
+        amount_cents=2500,
+        currency="usd",
+    )
+
+
+@pytest.mark.django_db
+def test_a_payment_page_that_ran_out_is_looked_up_as_failed(fake_stripe: FakeStripe) -> None:
+    topup = start()
+    fake_stripe.expire(check_out(topup).session)
+    failed = STRIPE.look_up(topup=topup)
+    assert isinstance(failed, PaymentFailed)
+    assert failed.message == "The payment page ran out before anything was paid."
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("is_paid", [True, False])
+def test_a_bank_that_takes_days_is_waited_for(fake_stripe: FakeStripe, is_paid: bool) -> None:
+    topup = start()
+    checkout = check_out(topup)
+    fake_stripe.pay(checkout.session, SLOW_BANK)
+    assert STRIPE.look_up(topup=topup) is None
+    fake_stripe.settle(checkout.session, is_paid=is_paid)
+    assert isinstance(STRIPE.look_up(topup=topup), PaymentArrived if is_paid else PaymentFailed)
+
+
+@pytest.mark.django_db
+def test_a_method_that_the_buyer_leaves_is_kept_for_its_customer(fake_stripe: FakeStripe) -> None:
+    account = factories.make_account()
+    topup = start(account, saves_method=True)
+    session = fake_stripe.pay(check_out(topup).session)
+    arrived = STRIPE.look_up(topup=topup)
+    assert isinstance(arrived, PaymentArrived)
+    assert arrived.method is not None
+    assert (arrived.method.customer, arrived.method.brand, arrived.method.last4) == (
+        session["customer"],
+        "Visa",
+        "4242",
+    )
+    assert arrived.method.expires is not None
+    topping_up.take(provider="stripe", payment=arrived, at=factories.now())
+    saved = SavedPaymentMethod.objects.get()
+    assert (saved.account, saved.method, saved.is_default) == (account, arrived.method.method, True)
+    again = start(account)
+    assert fake_stripe.objects[check_out(again).session]["customer"] == session["customer"]
+    check_books(idle=True)
+
+
+@pytest.mark.django_db
+def test_a_method_is_not_kept_unless_the_buyer_allows_it(fake_stripe: FakeStripe) -> None:
+    topup = start()
+    fake_stripe.pay(check_out(topup).session)
+    arrived = STRIPE.look_up(topup=topup)
+    assert isinstance(arrived, PaymentArrived)
+    assert arrived.method is None
+
+
+@pytest.mark.django_db
+def test_a_saved_method_is_charged_without_the_buyer_and_once(fake_stripe: FakeStripe) -> None:
+    topup, method = charged(fake_stripe, GOOD)
+    first, second = (STRIPE.charge_saved(topup=topup, method=method) for _ in range(2))
+    assert first == second
+    assert (first.reference, first.amount_cents) == (topup.provider_reference, 2500)
+    assert len(fake_stripe.of_kind("payment_intent")) == 1
+    assert topping_up.take(provider="stripe", payment=first, at=factories.now()).status == "paid"
+    check_books(idle=True)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("number", "code", "message"),
+    [
+        (DECLINED_LATER, "insufficient_funds", "not enough money"),
+        (ASKS_FOR_CONFIRMATION, "authentication_required", "wants you to confirm"),
+    ],
+)
+def test_a_charge_that_the_bank_declines_says_why(
+    fake_stripe: FakeStripe, number: str, code: str, message: str
+) -> None:
+    topup, method = charged(fake_stripe, number)
+    with pytest.raises(ProviderRefused, match=message) as refused:
+        STRIPE.charge_saved(topup=topup, method=method)
+    assert refused.value.code == code
+    assert isinstance(STRIPE.look_up(topup=topup), PaymentFailed)
+
+
+@pytest.mark.django_db
+def test_a_charge_whose_answer_was_lost_can_be_looked_up(fake_stripe: FakeStripe) -> None:
+    topup, method = charged(fake_stripe, GOOD)
+    assert STRIPE.look_up(topup=topup) is None
+    fake_stripe.fail_next("drop-after", times=3)
+    with pytest.raises(ProviderAway):
+        STRIPE.charge_saved(topup=topup, method=method)
+    arrived = STRIPE.look_up(topup=topup)
+    assert isinstance(arrived, PaymentArrived)
+    # Asking for the charge again gets the answer that was lost.
+    assert arrived.payment == STRIPE.charge_saved(topup=topup, method=method).payment
+    assert len(fake_stripe.of_kind("payment_intent")) == 1
+
+
+@pytest.mark.django_db
+def test_a_charge_that_a_bank_has_yet_to_decide_is_left_open(fake_stripe: FakeStripe) -> None:
+    topup, method = charged(fake_stripe, SLOW_BANK)
+    with pytest.raises(ProviderAway, match="not decided"):
+        STRIPE.charge_saved(topup=topup, method=method)
+
+
+@pytest.mark.django_db
+def test_a_method_is_forgotten_and_forgetting_it_again_is_no_error(fake_stripe: FakeStripe) -> None:
+    _topup, method = charged(fake_stripe, GOOD)
+    STRIPE.forget_method(method=method)
+    STRIPE.forget_method(method=method)
+    assert fake_stripe.objects[method.method]["customer"] is None
+
+
+@pytest.mark.django_db
+def test_money_goes_back_once_for_each_reference(fake_stripe: FakeStripe) -> None:
+    topup = start()
+    session = fake_stripe.pay(check_out(topup).session)
+    topup.provider_payment = session["payment_intent"]
+    first, second = (STRIPE.refund(topup=topup, amount_cents=1000, reference="7") for _ in range(2))
+    assert first == second
+    assert (first.reference, first.payment, first.status) == ("7", session["payment_intent"], "succeeded")
+    assert len(fake_stripe.of_kind("refund")) == 1
+    with pytest.raises(ProviderRefused):
+        STRIPE.refund(topup=topup, amount_cents=1501, reference="8")
+
+
+@pytest.mark.django_db
+def test_a_card_that_is_declined_on_the_page_leaves_it_open(fake_stripe: FakeStripe) -> None:
+    topup = start()
+    session = check_out(topup).session
+    with pytest.raises(Refusal):
+        fake_stripe.pay(session, DECLINED)
+    assert STRIPE.look_up(topup=topup) is None
+    fake_stripe.pay(session)
+    assert isinstance(STRIPE.look_up(topup=topup), PaymentArrived)
