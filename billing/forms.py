@@ -3,7 +3,7 @@
 import datetime as dt
 import re
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
 from django.core.exceptions import ValidationError
@@ -11,11 +11,27 @@ from django.utils import timezone
 
 from accounts.models import Plan
 from billing import topping_up
-from billing.models import Budget
+from billing.models import BillingDetails, Budget
 from catalog.money import nano_from_usd
+
+if TYPE_CHECKING:
+    _DetailsForm = forms.ModelForm[BillingDetails]
+else:  # Django's class takes no type argument at run time.
+    _DetailsForm = forms.ModelForm
 
 # Thousands separators only where they can be nothing else: "20,50" is refused, not read as 2050.
 _GROUPED = re.compile(r"\d{1,3}(,\d{3})+(\.\d*)?")
+
+
+_FILLED_IN_BY_BROWSERS = {
+    "company_name": "organization",
+    "address_line_1": "address-line1",
+    "address_line_2": "address-line2",
+    "postal_code": "postal-code",
+    "city": "address-level2",
+    "region": "address-level1",
+    "country": "country-name",
+}
 
 
 class USDField(forms.DecimalField):
@@ -57,6 +73,18 @@ class BuyForm(forms.Form):
         except topping_up.AmountNotOffered as refused:
             raise ValidationError(str(refused)) from refused
         return credit_nanousd
+
+
+class BillingDetailsForm(_DetailsForm):
+    """Company, address and tax id, all optional; browsers may fill them in."""
+
+    class Meta:
+        model = BillingDetails
+        fields: ClassVar = [*_FILLED_IN_BY_BROWSERS, "tax_id", "receipts_email"]
+        widgets: ClassVar = {
+            name: forms.TextInput(attrs={"autocomplete": autocomplete})
+            for name, autocomplete in _FILLED_IN_BY_BROWSERS.items()
+        }
 
 
 class BudgetForm(forms.Form):

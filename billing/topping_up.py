@@ -14,7 +14,7 @@ from django.db import transaction
 
 from accounts import auditing, plans
 from accounts.models import Account, Plan, User
-from billing import crediting, payment_methods, wallets
+from billing import crediting, payment_methods, receipts, wallets
 from billing.models import SavedPaymentMethod, TopUp
 from billing.providers import offering
 from billing.providers.provider import CURRENCY, Checkout, PaymentArrived, SavedMethod
@@ -174,6 +174,7 @@ def finish(
             topup.status, topup.paid_at = TopUp.Status.PAID, at
             topup.provider_payment, topup.failure = payment, ""
             topup.save(update_fields=["status", "paid_at", "provider_payment", "failure"])
+            receipts.issue(topup=topup, at=at)
             crediting.credit_topup(topup=topup, at=at)
             _record("topup.paid", topup, actor=None)
             if not topup.account.plan.spends_credits:

@@ -2,18 +2,20 @@
 
 from django.urls import path
 
-from billing.views import budgets, buying, overview, receipts, sandbox
+from billing.views import budgets, buying, details, overview, receipts, sandbox
 
 app_name = "billing"
 urlpatterns = [
     path("", overview.home, name="home"),
     path("ledger/", overview.ledger, name="ledger"),
     path("payments/", overview.payments, name="payments"),
+    path("details/", details.details, name="details"),
     path("buy/", buying.buy, name="buy"),
     path("sandbox/<slug:reference>/", sandbox.sandbox_payment, name="sandbox_payment"),
     path("sandbox/<slug:reference>/pay/", sandbox.sandbox_pay, name="sandbox_pay"),
     path("sandbox/<slug:reference>/cancel/", sandbox.sandbox_cancel, name="sandbox_cancel"),
     path("topups/<int:topup_id>/", receipts.receipt, name="receipt"),
+    path("topups/<int:topup_id>/receipt.pdf", receipts.receipt_file, name="receipt_file"),
     path("topups/<int:topup_id>/return/", buying.returned, name="return"),
     path("budgets/<int:key_id>/", budgets.key_budget, name="key_budget"),
     path("budgets/<int:key_id>/clear/", budgets.clear_key_budget, name="clear_key_budget"),

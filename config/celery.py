@@ -47,5 +47,6 @@ app.conf.beat_schedule = {
         "schedule": crontab(minute="7-59/10"),
         "options": {"expires": 540},
     },
+    "mail-receipts": {"task": "billing.mail_receipts", "schedule": 15.0, "options": {"expires": 15}},
     "mail-anomalies": {"task": "usage.mail_anomalies", "schedule": 60.0, "options": {"expires": 60}},
 }

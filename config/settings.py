@@ -173,6 +173,14 @@ STRIPE_WEBHOOK_SECRETS = env.list("STRIPE_WEBHOOK_SECRETS", default=[])
 STRIPE_API_URL = env.str("STRIPE_API_URL", default="").rstrip("/")
 # How long before promotional credit expires its account is told.
 PROMOTION_NOTICE_DAYS = env.int("PROMOTION_NOTICE_DAYS", default=7)
+# Who sells, as receipts say it. The lines of the address are separated by "|".
+SELLER_NAME = env.str("SELLER_NAME", default="Tollgate")
+SELLER_ADDRESS = env.str("SELLER_ADDRESS", default="")
+SELLER_TAX_ID = env.str("SELLER_TAX_ID", default="")
+# TTF files for letters that the receipts' own font lacks.
+RECEIPT_FONTS = env.list("RECEIPT_FONTS", default=[])
+# What of a refunded credit's fee goes back as well: 1 is all of its share, 0 nothing.
+REFUND_FEE_SHARE = Decimal(env.str("REFUND_FEE_SHARE", default="1"))
 
 # --- Gateway -----------------------------------------------------------------------------------------------
 

@@ -1,21 +1,30 @@
 """Money: what an account has, what is held of it, every movement in double entry, and what was bought."""
 
 from billing.models.budgets import Budget
+from billing.models.details import BillingDetails
+from billing.models.disputes import Dispute
 from billing.models.ledger import LedgerAccount, LedgerTransaction, Posting
 from billing.models.methods import SavedPaymentMethod
 from billing.models.promotions import PromotionalCredit
+from billing.models.receipts import Receipt, ReceiptNumbers
+from billing.models.refunds import Refund
 from billing.models.topups import TopUp
 from billing.models.wallets import GatewayProcess, Hold, Wallet
 from billing.models.webhooks import UnmatchedPayment, WebhookEvent
 
 __all__ = [
+    "BillingDetails",
     "Budget",
+    "Dispute",
     "GatewayProcess",
     "Hold",
     "LedgerAccount",
     "LedgerTransaction",
     "Posting",
     "PromotionalCredit",
+    "Receipt",
+    "ReceiptNumbers",
+    "Refund",
     "SavedPaymentMethod",
     "TopUp",
     "UnmatchedPayment",

@@ -17,6 +17,8 @@ class LedgerAccount(models.Model):
         FEE_REVENUE = "fee_revenue", "Fee revenue"
         USAGE_REVENUE = "usage_revenue", "Usage revenue"
         PROMOTIONS = "promotions", "Promotions"
+        REFUNDS = "refunds", "Refunds"
+        DISPUTES = "disputes", "Disputes"
         PLATFORM_LOSS = "platform_loss", "Platform loss"
 
     kind = models.CharField(max_length=20, choices=Kind)
@@ -50,7 +52,10 @@ class LedgerTransaction(models.Model):
         TOPUP = "topup", "Top-up"
         USAGE = "usage", "Usage"
         PROMOTION = "promotion", "Credit granted"
+        ADJUSTMENT = "adjustment", "Adjustment"
         EXPIRY = "expiry", "Credit expired"
+        REFUND = "refund", "Refund"
+        DISPUTE = "dispute", "Dispute"
         LOSS = "loss", "Platform loss"
 
     reference = models.CharField(max_length=120, unique=True)

@@ -6,7 +6,8 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from accounts.acting import AccountRequest, acting_account_required
-from billing.models import TopUp
+from billing import receipt_pdf
+from billing.models import Dispute, Receipt, Refund, TopUp
 from billing.providers import offering
 from billing.providers.sandbox import SANDBOX
 
@@ -16,14 +17,36 @@ from billing.providers.sandbox import SANDBOX
 def receipt(request: AccountRequest, topup_id: int) -> HttpResponse:
     """One top-up, with everything that an accountant asks."""
     topup = get_object_or_404(
-        TopUp.objects.select_related("created_by"), pk=topup_id, account=request.account
+        TopUp.objects.select_related("created_by", "receipt"), pk=topup_id, account=request.account
     )
     provider = offering.named(slug=topup.provider)
+    refunds = list(Refund.objects.filter(topup=topup).order_by("pk"))
     context = {
         "topup": topup,
+        "receipt": getattr(topup, "receipt", None),
+        "refunds": refunds,
+        "disputes": Dispute.objects.filter(topup=topup).order_by("pk"),
+        "given_back_nanousd": sum(
+            refund.total_nanousd for refund in refunds if refund.status == Refund.Status.SUCCEEDED
+        ),
         "provider_name": provider.name if provider else topup.provider,
         "checkout_url": reverse("billing:sandbox_payment", args=[topup.provider_reference])
         if provider is SANDBOX and provider in offering.configured()
         else "",
     }
     return render(request, "billing/receipt.html", context)
+
+
+@require_safe
+@acting_account_required
+def receipt_file(request: AccountRequest, topup_id: int) -> HttpResponse:
+    """The receipt as a PDF, with what was given back until now."""
+    issued = get_object_or_404(
+        Receipt.objects.select_related("topup"), topup_id=topup_id, account=request.account
+    )
+    given_back = Refund.objects.filter(topup_id=topup_id, status=Refund.Status.SUCCEEDED).order_by("pk")
+    return HttpResponse(
+        receipt_pdf.render(receipt=issued, refunds=list(given_back)),
+        content_type="application/pdf",
+        headers={"Content-Disposition": f'attachment; filename="{receipt_pdf.file_name(issued)}"'},
+    )

@@ -1,0 +1,249 @@
+"""Receipts: numbers without gaps, who bought as it was, a PDF and one e-mail."""
+
+import datetime as dt
+from io import BytesIO
+
+import pytest
+from django.core import mail
+from django.db import IntegrityError, transaction
+from pypdf import PdfReader
+from pytest_django import Settings
+
+from accounts.models import Account
+from billing import owed_mail, receipt_pdf
+from billing.models import BillingDetails, Receipt, ReceiptNumbers, Refund
+from billing.tasks.receipts import mail_receipts
+from tests import factories
+from tests.billing.test_billing_pages import make_topup, sign_in, text_of
+from tests.billing.test_topping_up import finish, start
+from tests.concurrency import in_parallel
+from tests.invariants import check_books
+
+AT = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
+USD = 10**9
+
+
+def describe(account: Account, **details: str) -> None:
+    BillingDetails.objects.update_or_create(account=account, defaults=details)
+
+
+def text_of_pdf(receipt: Receipt) -> str:
+    refunds = list(Refund.objects.filter(topup=receipt.topup).order_by("pk"))
+    [page] = PdfReader(BytesIO(receipt_pdf.render(receipt=receipt, refunds=refunds))).pages
+    return page.extract_text()
+
+
+@pytest.mark.django_db
+def test_receipts_are_numbered_by_year_without_a_gap() -> None:
+    account = factories.make_account()
+    for at in (AT, AT, dt.datetime(2027, 1, 1, tzinfo=dt.UTC), AT):
+        finish(start(account), at=at)
+    assert [receipt.number for receipt in Receipt.objects.order_by("pk")] == [
+        "R-2026-000001",
+        "R-2026-000002",
+        "R-2027-000001",
+        "R-2026-000003",
+    ]
+    check_books(idle=True)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_payments_at_once_get_different_numbers_in_a_row() -> None:
+    topups = [start(factories.make_account()) for _ in range(8)]
+    in_parallel(lambda number: finish(topups[number]), times=8)
+    assert sorted(Receipt.objects.values_list("number_in_year", flat=True)) == list(range(1, 9))
+    check_books(idle=True)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_payment_that_is_rolled_back_leaves_no_gap() -> None:
+    account = factories.make_account()
+    topup = start(account)
+
+    def crash() -> None:
+        with transaction.atomic():
+            finish(topup)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        crash()
+    finish(topup)
+    assert Receipt.objects.get().number == "R-2026-000001"
+    check_books(idle=True)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_payment_that_is_reported_often_has_one_receipt() -> None:
+    topup = start(factories.make_account())
+    in_parallel(lambda _: finish(topup), times=10)
+    assert Receipt.objects.count() == 1
+    assert ReceiptNumbers.objects.get().issued == 1
+
+
+@pytest.mark.django_db
+def test_a_receipt_keeps_who_bought_and_who_sold(settings: Settings) -> None:
+    settings.SELLER_NAME, settings.SELLER_ADDRESS, settings.SELLER_TAX_ID = (
+        "Acme AI",
+        "1 Road | Berlin",
+        "DE1",
+    )
+    account = factories.make_account()
+    describe(account, company_name="Ada Ltd", city="London", postal_code="N1", tax_id="GB2")
+    topup = finish(start(account))
+    describe(account, company_name="Another Ltd")
+    settings.SELLER_NAME = "Another"
+    page = text_of(sign_in(account), f"/billing/topups/{topup.pk}/")
+    for kept in (
+        "Receipt R-2026-000001",
+        "Acme AI",
+        "1 Road",
+        "Berlin",
+        "DE1",
+        "Ada Ltd",
+        "N1 London",
+        "GB2",
+    ):
+        assert kept in page
+    assert "Another" not in page
+
+
+@pytest.mark.django_db
+def test_the_database_refuses_to_change_a_receipt() -> None:
+    finish(start(factories.make_account()))
+    for change in ({"number_in_year": 7}, {"buyer": {}}, {"credit_nanousd": 1}):
+        with pytest.raises(IntegrityError, match="immutable"), transaction.atomic():
+            Receipt.objects.update(**change)
+    with pytest.raises(IntegrityError, match="immutable"), transaction.atomic():
+        Receipt.objects.all().delete()
+
+
+@pytest.mark.django_db
+def test_a_top_up_that_is_not_paid_has_no_receipt() -> None:
+    account = factories.make_account()
+    topup = make_topup(account, is_paid=False)
+    assert not Receipt.objects.exists()
+    assert "receipt.pdf" not in text_of(sign_in(account), f"/billing/topups/{topup.pk}/")
+    assert sign_in(account).get(f"/billing/topups/{topup.pk}/receipt.pdf").status_code == 404
+
+
+@pytest.mark.django_db
+def test_the_pdf_is_for_the_account_alone() -> None:
+    account = factories.make_account()
+    topup = make_topup(account)
+    address = f"/billing/topups/{topup.pk}/receipt.pdf"
+    response = sign_in(account).get(address)
+    assert response.status_code == 200
+    assert response["Content-Type"] == "application/pdf"
+    assert Receipt.objects.get().number in response["Content-Disposition"]
+    assert response.content.startswith(b"%PDF-")
+    assert sign_in(factories.make_account()).get(address).status_code == 404
+
+
+@pytest.mark.django_db
+def test_the_pdf_says_what_an_accountant_asks(settings: Settings) -> None:
+    settings.SELLER_NAME, settings.SELLER_ADDRESS, settings.SELLER_TAX_ID = "Acme AI", "1 Road|Berlin", "DE1"
+    account = factories.make_account()
+    describe(account, company_name="Ada Ltd", address_line_1="2 Lane", country="United Kingdom", tax_id="GB2")
+    topup = finish(start(account))
+    text = text_of_pdf(topup.receipt)
+    for said in (
+        "R-2026-000001",
+        "2026-03-01",
+        "Acme AI",
+        "1 Road",
+        "Berlin",
+        "DE1",
+        "Ada Ltd",
+        "2 Lane",
+        "GB2",
+    ):
+        assert said in text
+    for amount in ("20.00", "5.00", "25.00"):
+        assert amount in text
+    assert f"Payment reference: {topup.provider_reference}" in text
+    assert "no money was taken" in text
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "name", ["Zażółć gęślą jaźń", "Ελληνική Εταιρεία", "Львів Їжак", "Nguyễn Đức", "Ŝĉáł & <b>"]
+)
+def test_the_pdf_writes_names_of_many_languages(name: str) -> None:
+    account = factories.make_account()
+    describe(account, company_name=name)
+    assert name in text_of_pdf(finish(start(account)).receipt)
+
+
+@pytest.mark.django_db
+def test_letters_that_the_font_lacks_come_from_the_operators_own(settings: Settings) -> None:
+    fonts = settings.BASE_DIR / "node_modules/dejavu-fonts-ttf/ttf"
+    # U+1D54A stands in for a script: the plain font lacks it, and another one of the package has it.
+    settings.RECEIPT_FONTS = [str(fonts / "DejaVuMathTeXGyre.ttf")]
+    account = factories.make_account()
+    describe(account, company_name="Acme \U0001d5d4")
+    assert "\U0001d5d4" in text_of_pdf(finish(start(account)).receipt)
+
+
+@pytest.mark.django_db
+def test_a_refund_stands_on_the_receipt() -> None:
+    topup = finish(start(factories.make_account()))
+    Refund.objects.create(
+        account=topup.account,
+        topup=topup,
+        reference="r",
+        credit_nanousd=4 * USD,
+        fee_nanousd=USD,
+        status="succeeded",
+        reason="unused",
+        created_at=AT,
+        ended_at=AT,
+    )
+    text = text_of_pdf(topup.receipt)
+    assert "-5.00" in text
+    assert "Total after refunds" in text
+    assert "20.00" in text
+    page = text_of(sign_in(topup.account), f"/billing/topups/{topup.pk}/")
+    assert "was given back to you" in page
+
+
+@pytest.mark.django_db
+def test_a_receipt_is_mailed_once_with_its_pdf() -> None:
+    account = factories.make_account()
+    finish(start(account))
+    mail_receipts()
+    mail_receipts()
+    [sent] = mail.outbox
+    assert sent.to == [account.members.get().email]
+    assert sent.subject == "Receipt R-2026-000001 for your credit"
+    assert "no money was taken" in sent.body
+    [(name, content, kind)] = sent.attachments
+    assert (name, kind) == ("receipt-R-2026-000001.pdf", "application/pdf")
+    assert bytes(content).startswith(b"%PDF-")
+
+
+@pytest.mark.django_db
+def test_a_receipt_goes_to_the_address_that_was_entered_for_it() -> None:
+    account = factories.make_account()
+    describe(account, receipts_email="books@example.com")
+    finish(start(account))
+    mail_receipts()
+    assert mail.outbox[0].to == ["books@example.com"]
+
+
+@pytest.mark.django_db
+def test_a_receipt_that_the_mail_server_refuses_is_sent_later(settings: Settings) -> None:
+    finish(start(factories.make_account()))
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", 1
+    mail_receipts()
+    due_at = Receipt.objects.get().mail_due_at
+    assert due_at is not None
+    assert owed_mail.claim(rows=Receipt.objects.all(), at=due_at - dt.timedelta(seconds=1)) is None
+    assert owed_mail.claim(rows=Receipt.objects.all(), at=due_at) is not None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_owed_mail_is_leased_to_one_sender() -> None:
+    finish(start(factories.make_account()))
+    claimed = in_parallel(lambda _: owed_mail.claim(rows=Receipt.objects.all(), at=factories.now()), times=6)
+    assert len([row for row in claimed if row is not None]) == 1
