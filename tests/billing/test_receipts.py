@@ -110,7 +110,8 @@ def test_a_receipt_keeps_who_bought_and_who_sold(settings: Settings) -> None:
 @pytest.mark.django_db
 def test_the_database_refuses_to_change_a_receipt() -> None:
     finish(start(factories.make_account()))
-    for change in ({"number_in_year": 7}, {"buyer": {}}, {"credit_nanousd": 1}):
+    changes: list[dict[str, object]] = [{"number_in_year": 7}, {"buyer": {}}, {"credit_nanousd": 1}]
+    for change in changes:
         with pytest.raises(IntegrityError, match="immutable"), transaction.atomic():
             Receipt.objects.update(**change)
     with pytest.raises(IntegrityError, match="immutable"), transaction.atomic():
