@@ -96,6 +96,13 @@ class BudgetForm(forms.Form):
     period = forms.ChoiceField(label="Period", choices=Budget.Period.choices)
 
 
+class BalanceAlertForm(forms.Form):
+    """When to be told that credit runs low."""
+
+    is_on = forms.BooleanField(label="Send the e-mail", required=False)
+    threshold = USDField(label="Below", min_value=Decimal("0.01"), help_text="In USD.")
+
+
 class GrantForm(forms.Form):
     """Credit that an operator gives. The token makes a form that is sent twice grant once."""
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from billing.views import budgets, buying, details, overview, receipts, sandbox
+from billing.views import alerts, budgets, buying, details, overview, receipts, sandbox
 
 app_name = "billing"
 urlpatterns = [
@@ -10,6 +10,7 @@ urlpatterns = [
     path("ledger/", overview.ledger, name="ledger"),
     path("payments/", overview.payments, name="payments"),
     path("details/", details.details, name="details"),
+    path("alerts/", alerts.alerts, name="alerts"),
     path("buy/", buying.buy, name="buy"),
     path("sandbox/<slug:reference>/", sandbox.sandbox_payment, name="sandbox_payment"),
     path("sandbox/<slug:reference>/pay/", sandbox.sandbox_pay, name="sandbox_pay"),

@@ -48,5 +48,6 @@ app.conf.beat_schedule = {
         "options": {"expires": 540},
     },
     "mail-receipts": {"task": "billing.mail_receipts", "schedule": 15.0, "options": {"expires": 15}},
+    "mail-low-balances": {"task": "billing.mail_low_balances", "schedule": 30.0, "options": {"expires": 30}},
     "mail-anomalies": {"task": "usage.mail_anomalies", "schedule": 60.0, "options": {"expires": 60}},
 }

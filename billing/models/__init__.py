@@ -1,5 +1,6 @@
 """Money: what an account has, what is held of it, every movement in double entry, and what was bought."""
 
+from billing.models.balance_alerts import BalanceAlert
 from billing.models.budgets import Budget
 from billing.models.details import BillingDetails
 from billing.models.disputes import Dispute
@@ -13,6 +14,7 @@ from billing.models.wallets import GatewayProcess, Hold, Wallet
 from billing.models.webhooks import UnmatchedPayment, WebhookEvent
 
 __all__ = [
+    "BalanceAlert",
     "BillingDetails",
     "Budget",
     "Dispute",
