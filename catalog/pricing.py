@@ -68,6 +68,10 @@ class TokenPrice:
         return None if self.output_micro == 0 else left // self.output_micro
 
 
+# What is offered for nothing.
+FREE = TokenPrice(input_micro=0, output_micro=0, cached_input_micro=0, cache_write_micro=0)
+
+
 def price_at(*, model: Model, at: dt.datetime) -> Price | None:
     """The price of the model that holds at the moment; None before its first."""
     return model.prices.filter(starts_at__lte=at).order_by("-starts_at").first()

@@ -8,7 +8,7 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 console = get_asgi_application()
 
-from gateway.app import Gateway  # noqa: E402 - its models need the app registry that the line above has filled
+from gateway.app import Gateway, refuse_as  # noqa: E402 - its models need the app registry that the line above has filled
 from gateway.asgi import Exchange  # noqa: E402
 from gateway.endpoints import ENDPOINTS  # noqa: E402
 from gateway.errors import lacks_v1  # noqa: E402
@@ -25,6 +25,8 @@ async def application(scope: "Scope", receive: "Receive", send: "Send") -> None:
         await gateway(scope, receive, send)
     elif scope["type"] == "http" and scope["method"] == "POST" and scope["path"].strip("/") in ENDPOINTS:
         # A page of Django's would be no help to a client of the API.
-        await Exchange(scope, receive, send).refuse(lacks_v1(scope["method"], scope["path"]))
+        exchange = Exchange(scope, receive, send)
+        refuse_as(exchange, scope["path"].strip("/"))
+        await exchange.refuse(lacks_v1(scope["method"], scope["path"]))
     else:
         await console(dict(scope), receive, send)  # type: ignore[arg-type]  # it types messages more narrowly

@@ -1,8 +1,8 @@
 """The HTTP edge: uvicorn's own protocol, stricter about what a request is and how long its sender may take.
 
 The parser (llhttp) refuses what RFC 9112 calls malformed. Refused here on top of it is what a proxy in front could
-read differently than we do. Every such refusal is an answer in OpenAI's error shape, closes the connection, and
-repeats nothing that was sent.
+read differently than we do. Every such refusal is an answer in the error shape of what was called (OpenAI's, where that
+is not known), closes the connection, and repeats nothing that was sent.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from uuid_utils.compat import uuid7
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from config.gathering import GatheringTransport
+from gateway import shapes
 
 logger = logging.getLogger(__name__)
 
@@ -43,15 +44,24 @@ _VERSIONS = ("1.1", "1.0")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a request is not served: what the answer says, in OpenAI's words."""
+    """Why a request is not served: what the answer says."""
 
     status: HTTPStatus
     code: str
     message: str
 
-    def as_body(self) -> bytes:
-        error = {"message": self.message, "type": "invalid_request_error", "param": None, "code": self.code}
-        return orjson.dumps({"error": error})
+    def as_body(self, target: bytes, request_id: str) -> bytes:
+        """The answer's body, in the shape that the client of this address reads; `target` may be cut off, or empty."""
+        document = (
+            shapes.anthropics(
+                status=self.status, message=self.message, param=None, code=self.code, request_id=request_id
+            )
+            if shapes.is_anthropics(target)
+            else shapes.openais(
+                message=self.message, type="invalid_request_error", param=None, code=self.code
+            )
+        )
+        return orjson.dumps(document)
 
 
 def _malformed(reason: str) -> Fault:
@@ -87,6 +97,8 @@ class StrictHttpProtocol(HttpToolsProtocol):
     # The gateway itself cuts a slow body after 30 s. This is for bodies that nobody waits for.
     body_timeout_s = 35.0
 
+    # Of the request that is being read, as far as it has come.
+    url: bytes = b""
     _fault: Fault | None = None
     _is_refused = False
     _is_head_open = False
@@ -242,7 +254,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
             return
         request_id = str(uuid7())
         logger.info("request %s was refused as %s", request_id, fault.code)
-        body = fault.as_body()
+        body = fault.as_body(self.url, request_id)
         headers = [
             *self.server_state.default_headers,
             (b"x-request-id", request_id.encode()),

@@ -9,6 +9,7 @@ from gateway.completing import complete
 from gateway.describing import describe
 from gateway.dialects.chat import Chat
 from gateway.dialects.completions import Completions
+from gateway.dialects.counting import CountTokens
 from gateway.dialects.dialect import Dialect
 from gateway.dialects.embeddings import Embeddings
 from gateway.dialects.messages import Messages
@@ -21,9 +22,21 @@ from gateway.plant import Plant
 logger = logging.getLogger(__name__)
 
 _DIALECTS: Mapping[str, Dialect] = {
-    dialect.endpoint: dialect for dialect in (Chat(), Completions(), Embeddings(), Responses(), Messages())
+    dialect.endpoint: dialect
+    for dialect in (Chat(), Completions(), Embeddings(), Responses(), Messages(), CountTokens())
 }
 _DESCRIBED = frozenset({"models", "key", "credits", "generation"})
+
+
+def refuse_as(exchange: Exchange, endpoint: str) -> None:
+    """Have the exchange refuse in the shape of this endpoint. What is not there has the shape of what is.
+
+    /v1/messages/batches is refused as /v1/messages would be.
+    """
+    named = endpoint.removeprefix("v1/")
+    dialect = _DIALECTS.get(named) or _DIALECTS.get(named.partition("/")[0])
+    if dialect is not None:
+        exchange.refusal_as_json = dialect.refusal
 
 
 class Gateway:
@@ -72,11 +85,7 @@ class Gateway:
         method, path = exchange.scope["method"], exchange.scope["path"]
         endpoint = path.removeprefix("/v1/").rstrip("/")
         dialect = _DIALECTS.get(endpoint)
-        # What is not there is refused in the shape of what is: /v1/messages/batches as /v1/messages would.
-        named = endpoint.removeprefix("v1/")
-        shape = dialect or _DIALECTS.get(named) or _DIALECTS.get(named.partition("/")[0])
-        if shape is not None:
-            exchange.refusal_as_json = shape.refusal
+        refuse_as(exchange, endpoint)
         plant = self._plant
         if plant is None:
             raise temporarily_unavailable("The gateway")

@@ -7,6 +7,7 @@ from accounts.models import Account
 from catalog.serving import Catalogue, Servable
 from gateway.asgi import Exchange
 from gateway.dialects.dialect import Dialect
+from gateway.endpoints import named_by_policy
 from gateway.errors import (
     Refusal,
     account_suspended,
@@ -46,8 +47,10 @@ def judge_caller(credential: Credential, *, exchange: Exchange, endpoint: str, a
             ipaddress.ip_address(address) in net for net in credential.allowed_networks
         ):
             raise ip_not_allowed(address)
-    if endpoint and credential.allowed_endpoints and endpoint not in credential.allowed_endpoints:
-        raise endpoint_not_allowed(endpoint)
+    if endpoint and credential.allowed_endpoints:
+        named = named_by_policy(endpoint)
+        if named not in credential.allowed_endpoints:
+            raise endpoint_not_allowed(named)
 
 
 def may_call(credential: Credential, model: Servable) -> bool:
@@ -114,6 +117,8 @@ def judge_size(*, dialect: Dialect, asked: Asked, model: Servable) -> None:
         raise invalid_value(
             dialect.limit_field, f"{model.slug} writes at most {model.max_output_tokens:,} tokens"
         )
+    if asked.is_count:
+        return  # to learn whether it fits is what it asks for
     tokens = asked.context_tokens + (asked.output_limit or min(model.max_output_tokens, 1))
     if tokens > model.context_window:
         raise context_length_exceeded(

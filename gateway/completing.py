@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from catalog.models import AUTO
 from catalog.money import usd_string
+from catalog.pricing import FREE
 from gateway import authorizing, idempotency, routing
 from gateway.answers import KeptAnswer
 from gateway.asgi import ClientGoneError, Exchange, Headers
@@ -152,7 +153,7 @@ async def _judge(call: _Call, credential: Credential) -> Walk:
     walk = Walk(plant, exchange, dialect, credential, call.finished, asked, first, others, call.idempotency)
     walk.turn_to(first)
     output = asked.output_limit or min(first.model.max_output_tokens, routing.ASSUMED_OUTPUT_TOKENS)
-    walk.counted_tokens = asked.input_tokens + output * asked.choices
+    walk.counted_tokens = 0 if asked.is_count else asked.input_tokens + output * asked.choices
     walk.counted = await plant.windows.count(
         credential, tokens=walk.counted_tokens, fitting=walk.fitting_limit
     )
@@ -237,13 +238,15 @@ def _admission(walk: Walk, *, replaces: bool) -> Admission:
         key_version=credential.key_version,
         account_version=credential.account_version,
         process_id=walk.plant.teller.process_id,
-        price=walk.price,
+        price=FREE if asked.is_count else walk.price,
         input_bytes=asked.most_input_tokens,
         input_tokens=asked.input_tokens,
         output_limit=asked.output_limit,
-        max_output_tokens=min(model.max_output_tokens, model.context_window - asked.context_tokens),
+        max_output_tokens=(
+            0 if asked.is_count else min(model.max_output_tokens, model.context_window - asked.context_tokens)
+        ),
         choices=asked.choices,
-        draws_allowance=not model.is_premium,
+        draws_allowance=not (model.is_premium or asked.is_count),
         spends_credits=credential.spends_credits,
         requests_per_day=credential.requests_per_day,
         tokens_per_day=credential.tokens_per_day,

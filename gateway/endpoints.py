@@ -14,6 +14,8 @@ class Endpoint:
     path: str
     protocol: str
     kind: str
+    # The endpoint that a key's policy names, where it is another one: who may call that may call this.
+    allowed_with: str = ""
 
     def targets(self, model: Servable) -> tuple[Target, ...]:
         """The model's targets that can answer here, by position; none if the endpoint is not for its kind."""
@@ -31,10 +33,21 @@ ENDPOINTS: Mapping[str, Endpoint] = {
         Endpoint("embeddings", Protocol.OPENAI_CHAT.value, Model.Kind.EMBEDDING.value),
         Endpoint("responses", Protocol.OPENAI_RESPONSES.value, Model.Kind.CHAT.value),
         Endpoint("messages", Protocol.ANTHROPIC_MESSAGES.value, Model.Kind.CHAT.value),
+        Endpoint(
+            "messages/count_tokens", Protocol.ANTHROPIC_MESSAGES.value, Model.Kind.CHAT.value, "messages"
+        ),
     )
 }
 
 
 def served_at(model: Servable) -> list[str]:
-    """The endpoints at which the model can be called."""
-    return [path for path, endpoint in ENDPOINTS.items() if endpoint.targets(model)]
+    """The endpoints at which the model can be called, as policies name them."""
+    return [
+        path for path, endpoint in ENDPOINTS.items() if not endpoint.allowed_with and endpoint.targets(model)
+    ]
+
+
+def named_by_policy(path: str) -> str:
+    """What the policy of a key calls this endpoint."""
+    endpoint = ENDPOINTS.get(path)
+    return (endpoint.allowed_with if endpoint else "") or path

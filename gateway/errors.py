@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from catalog.money import usd_string
+from gateway import shapes
 from keys.secrets import masked
 from usage.admission import AllowanceExhausted, BudgetReached, CreditsInsufficient
 
@@ -51,9 +52,7 @@ class Refusal(Exception):
 
     def as_json(self) -> dict[str, Any]:
         """OpenAI's error object, with all four keys."""
-        return {
-            "error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code},
-        }
+        return shapes.openais(message=self.message, type=self.type, param=self.param, code=self.code)
 
 
 # --- Who calls ---------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from catalog.addresses import UnsafeAddressError, judge_address
 from catalog.serving import Target, is_sandboxed
 from gateway.breaker import Attempt, Health
 from gateway.dialects.dialect import Dialect
-from gateway.errors import Refusal
+from gateway.errors import Refusal, invalid_value
 from gateway.failures import upstream_error, upstream_refused, upstream_timeout, upstreams_failing
 from gateway.parsing import Asked
 from gateway.routing import Candidate, in_turn
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_REASON = 200
 _OK = 200
+_NOT_FOUND = 404
 _REDIRECTS = range(300, 400)
 _SERVER_ERRORS = 500
 # The client's own mistakes, which only the upstream could see. Whatever else fails there is not the client's.
@@ -125,7 +126,7 @@ class Upstreams:
                 raise
             else:
                 ends_by = time.monotonic() + settings.GATEWAY_TOTAL_TIMEOUT_S
-                judged = await _judge(Answer(target, response, attempt, ends_by), model)
+                judged = await _judge(Answer(target, response, attempt, ends_by), model, call.asked)
                 if isinstance(judged, Answer):
                     return judged
                 failure = judged
@@ -187,7 +188,7 @@ def _url(base_url: str, path: str) -> URL:
     return URL(f"{base_url}/{path}")
 
 
-async def _judge(answer: Answer, model: str) -> Answer | Refusal:
+async def _judge(answer: Answer, model: str, asked: Asked) -> Answer | Refusal:
     """The answer if it is one; the refusal if another upstream may be asked. Raises Refusal where none may."""
     response, attempt, target = answer.response, answer.attempt, answer.target
     status, encoding = response.status, response.headers.get("content-encoding", "identity")
@@ -198,6 +199,12 @@ async def _judge(answer: Answer, model: str) -> Answer | Refusal:
         attempt.succeeded(time.monotonic())
         raise await _client_mistake(response, target)
     response.close()
+    if status == _NOT_FOUND and asked.is_count:
+        # Not every provider that speaks the protocol counts. That is no failure: it serves messages all the same.
+        attempt.succeeded(time.monotonic())
+        raise invalid_value(
+            "model", f"the upstream of {model} counts no tokens; an answer's `usage` says them"
+        )
     why = f"it answered {status}" if status != _OK else "its answer is compressed, which was not asked for"
     _note_failure(target, attempt, why)
     refusal = upstream_error(model, why)

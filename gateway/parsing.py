@@ -26,6 +26,7 @@ class Asked:
     has_images: bool = False
     longest_characters: int | None = None  # of one input, where there are several that do not share a context
     inputs: int = 1  # how many there are of those
+    is_count: bool = False  # it asks how many tokens its input has, which costs nothing
 
     @property
     def model(self) -> str:

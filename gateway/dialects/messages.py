@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from catalog.serving import Target
-from gateway import fields, metering, weighing
+from gateway import fields, metering, shapes, weighing
 from gateway.dialects.dialect import Answered, BrokenAnswerError, Dialect, Meter, decoded
 from gateway.dialects.shared_account import (
     OTHER_PRICE,
@@ -73,18 +73,6 @@ _NO_DELTA: dict[str, Any] = {
     "type": "message_delta",
     "delta": {"stop_reason": None, "stop_sequence": None},
 }
-# Anthropic's types of errors by status; the rest of 4xx is the request's fault, the rest of 5xx the API's.
-_SERVER_ERROR = 500
-_ERROR_TYPES = {
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-    504: "timeout_error",
-}
 
 
 class Messages(Dialect):
@@ -93,24 +81,9 @@ class Messages(Dialect):
     limit_field = "max_tokens"
 
     def parse(self, body: bytes) -> Asked:
-        document = parse_object(body)
-        messages = messages_of(document)
-        for index, message in enumerate(messages):
-            if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-                raise invalid_value(f"messages[{index}]", "a message is an object with a `role`")
-            _ROLE(f"messages[{index}].role", message["role"])
-            _judge_content(message.get("content"), f"messages[{index}].content")
-            # Only the beginning of an answer, which comes last, may be empty.
-            if message["content"] == [] and (message is not messages[-1] or message["role"] != "assistant"):
-                raise invalid_value(f"messages[{index}].content", "it must not be empty")
-        fields.judge(document, _FIELDS)
-        fields.judge_all(document.get("metadata") or {}, {"user_id": fields.A_STRING}, "metadata")
+        document, images = read_input(body)
         if document.get("max_tokens") is None:
             raise invalid_value("max_tokens", "it is required")
-        _judge_cache(document, "")
-        tools = document.get("tools") or []
-        _judge_tools(tools, "tools")
-        images = _judge_blocks(messages, "messages") + _judge_blocks(document.get("system"), "system")
         return Asked(
             document=document,
             models=models_of(document),
@@ -120,7 +93,7 @@ class Messages(Dialect):
             choices=1,
             most_input_tokens=len(body) + sum(image.most_tokens for image in images),
             input_characters=weighing.characters_of(document) + sum(image.characters for image in images),
-            uses_tools=bool(tools),
+            uses_tools=bool(document.get("tools")),
             has_images=bool(images),
         )
 
@@ -157,18 +130,32 @@ class Messages(Dialect):
         return MessageMeter(asked)
 
     def refusal(self, refusal: Refusal, request_id: uuid.UUID) -> dict[str, Any]:
-        """Anthropic's error object, with our `code` and `param` beside its own keys."""
-        of_rest = "api_error" if refusal.status >= _SERVER_ERROR else "invalid_request_error"
-        return {
-            "type": "error",
-            "error": {
-                "type": _ERROR_TYPES.get(refusal.status, of_rest),
-                "message": refusal.message,
-                "code": refusal.code,
-                "param": refusal.param,
-            },
-            "request_id": str(request_id),
-        }
+        return shapes.anthropics(
+            status=refusal.status,
+            message=refusal.message,
+            param=refusal.param,
+            code=refusal.code,
+            request_id=str(request_id),
+        )
+
+
+def read_input(body: bytes) -> tuple[dict[str, Any], list[Image]]:
+    """The document, judged but for its limit of output, and the images and documents in it. Raises Refusal."""
+    document = parse_object(body)
+    messages = messages_of(document)
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise invalid_value(f"messages[{index}]", "a message is an object with a `role`")
+        _ROLE(f"messages[{index}].role", message["role"])
+        _judge_content(message.get("content"), f"messages[{index}].content")
+        # Only the beginning of an answer, which comes last, may be empty.
+        if message["content"] == [] and (message is not messages[-1] or message["role"] != "assistant"):
+            raise invalid_value(f"messages[{index}].content", "it must not be empty")
+    fields.judge(document, _FIELDS)
+    fields.judge_all(document.get("metadata") or {}, {"user_id": fields.A_STRING}, "metadata")
+    _judge_cache(document, "")
+    _judge_tools(document.get("tools") or [], "tools")
+    return document, _judge_blocks(messages, "messages") + _judge_blocks(document.get("system"), "system")
 
 
 class MessageMeter(Meter):

@@ -22,10 +22,11 @@ class Messages(Protocol):
     """Messages in, one message out. Cached input counts apart from the other, as Anthropic has it."""
 
     breaks_after = 4
+    needs_limit = True
 
     def read(self, body: Mapping[str, Any]) -> Prompt:
         limit = read_limit(body, "max_tokens")
-        if limit is None:
+        if limit is None and self.needs_limit:
             raise BadRequest("max_tokens is required", param="max_tokens")
         words = words_of_contents(body.get("messages"), "messages")
         return Prompt(
@@ -70,6 +71,15 @@ class Messages(Protocol):
 
     def error_event(self) -> bytes:
         return b"event: error\ndata: " + orjson.dumps(self.failure()) + b"\n\n"
+
+
+class CountTokens(Messages):
+    """The tokens of messages, without an answer to them."""
+
+    needs_limit = False
+
+    def document(self, prompt: Prompt, answer: Answer) -> dict[str, Any]:
+        return {"input_tokens": prompt.input_tokens}
 
 
 def _message(prompt: Prompt, answer: Answer) -> dict[str, Any]:

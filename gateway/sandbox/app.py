@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from gateway.sandbox import answers, faults
-from gateway.sandbox.anthropic_messages import Messages
+from gateway.sandbox.anthropic_messages import CountTokens, Messages
 from gateway.sandbox.controls import BadRequest, Controls, read_controls
 from gateway.sandbox.openai_chat import Chat, Completions
 from gateway.sandbox.openai_embeddings import Embeddings
@@ -27,6 +27,7 @@ _PROTOCOLS: dict[str, Protocol] = {
     "/v1/embeddings": Embeddings(),
     "/v1/responses": Responses(),
     "/v1/messages": Messages(),
+    "/v1/messages/count_tokens": CountTokens(),
 }
 # Who asks for nothing that there is hears it from this one.
 _OTHERWISE = _PROTOCOLS["/v1/chat/completions"]
