@@ -49,5 +49,10 @@ app.conf.beat_schedule = {
     },
     "mail-receipts": {"task": "billing.mail_receipts", "schedule": 15.0, "options": {"expires": 15}},
     "mail-low-balances": {"task": "billing.mail_low_balances", "schedule": 30.0, "options": {"expires": 30}},
+    "audit": {
+        "task": "usage.audit",
+        "schedule": crontab(hour="3", minute="17"),
+        "options": {"expires": 6 * 3600},
+    },
     "mail-anomalies": {"task": "usage.mail_anomalies", "schedule": 60.0, "options": {"expires": 60}},
 }

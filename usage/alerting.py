@@ -6,9 +6,14 @@ from django.conf import settings
 from django.urls import reverse
 
 from accounts import mailing
+from billing.verifying import ChainReport
 from catalog.money import usd_string
 from usage import queries
+from usage.auditing import AuditReport
 from usage.models import Anomaly, DailyAllowance
+
+# As many as somebody reads in a mail. `audit_ledger` prints them all.
+_MOST_DISCREPANCIES = 100
 
 
 def mail_allowance(*, allowance: DailyAllowance) -> None:
@@ -60,5 +65,21 @@ def mail_losses(losses: list[tuple[str, int, int]]) -> None:
         subject=f"${usd_string(total_nanousd)} lost on usage beyond its hold",
         template="usage/mail/loss.txt",
         context={"losses": losses, "admin_url": mailing.public_url(reverse("admin:index"))},
+        to=settings.OPERATOR_EMAILS,
+    )
+
+
+def mail_discrepancies(*, report: AuditReport, chain: ChainReport) -> None:
+    """Tell the operator what the audit found, with the head of the chain. Raises mailing.SendingErrors."""
+    found = len(report.discrepancies) + bool(chain.broken)
+    mailing.send(
+        subject=f"The books are wrong: {found:,} {'discrepancy' if found == 1 else 'discrepancies'}",
+        template="usage/mail/discrepancies.txt",
+        context={
+            "report": report,
+            "shown": report.discrepancies[:_MOST_DISCREPANCIES],
+            "not_shown": max(0, len(report.discrepancies) - _MOST_DISCREPANCIES),
+            "chain": chain,
+        },
         to=settings.OPERATOR_EMAILS,
     )

@@ -6,7 +6,8 @@ from celery import shared_task
 from django.utils import timezone
 
 from accounts import mailing
-from usage import alerting, allowances, anomalies, forgetting, posting, rollups, sweeping
+from billing import verifying
+from usage import alerting, allowances, anomalies, auditing, forgetting, posting, rollups, sweeping
 from usage.models import DailyAllowance
 
 logger = logging.getLogger(__name__)
@@ -74,3 +75,23 @@ def mail_anomalies() -> None:
             )
         else:
             anomalies.mark_mailed(anomaly=anomaly, at=timezone.now())
+
+
+@shared_task(name="usage.audit", acks_late=True, ignore_result=True)
+def audit() -> None:
+    """Prove the books, with every hash of the chain computed anew, and mail the operators what is wrong.
+
+    A mail that the server refuses is in the log, and the next night finds the same.
+    """
+    report = auditing.audit_ledger(at=timezone.now())
+    chain = verifying.verify_chain()
+    found = [*([chain.broken] if chain.broken else []), *report.discrepancies]
+    if not found:
+        logger.info("the books agree; transaction %d of the ledger is %s", chain.verified, chain.head_hash)
+        return
+    for discrepancy in found:
+        logger.error("the books are wrong: %s", discrepancy)
+    try:
+        alerting.mail_discrepancies(report=report, chain=chain)
+    except mailing.SendingErrors:
+        logger.exception("could not mail that the books are wrong")

@@ -4,7 +4,7 @@ from billing.models.balance_alerts import BalanceAlert
 from billing.models.budgets import Budget
 from billing.models.details import BillingDetails
 from billing.models.disputes import Dispute
-from billing.models.ledger import LedgerAccount, LedgerTransaction, Posting
+from billing.models.ledger import ChainHead, LedgerAccount, LedgerTransaction, Posting
 from billing.models.methods import SavedPaymentMethod
 from billing.models.promotions import PromotionalCredit
 from billing.models.receipts import Receipt, ReceiptNumbers
@@ -17,6 +17,7 @@ __all__ = [
     "BalanceAlert",
     "BillingDetails",
     "Budget",
+    "ChainHead",
     "Dispute",
     "GatewayProcess",
     "Hold",

@@ -46,7 +46,10 @@ class LedgerAccount(models.Model):
 
 
 class LedgerTransaction(models.Model):
-    """A movement of money: postings that sum to zero, under a reference that can be used once."""
+    """A movement of money: postings that sum to zero, under a reference that can be used once.
+
+    Numbers have no gaps, and each transaction carries the hash of the one before: see `billing.chain`.
+    """
 
     class Kind(models.TextChoices):
         TOPUP = "topup", "Top-up"
@@ -58,12 +61,15 @@ class LedgerTransaction(models.Model):
         DISPUTE = "dispute", "Dispute"
         LOSS = "loss", "Platform loss"
 
+    number = models.BigIntegerField(unique=True, editable=False)
     reference = models.CharField(max_length=120, unique=True)
     kind = models.CharField(max_length=16, choices=Kind)
     # The customer it concerns, so that an account's ledger is one index scan (and, later, one shard).
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="ledger_transactions")
     description = models.CharField(max_length=200)
     created_at = models.DateTimeField(default=timezone.now)
+    previous_hash = models.CharField(max_length=64, editable=False)
+    hash = models.CharField(max_length=64, editable=False)
 
     class Meta:
         ordering: ClassVar = ["-id"]
@@ -87,3 +93,22 @@ class Posting(models.Model):
 
     def __str__(self) -> str:
         return f"{self.amount_nanousd} nano-USD to {self.ledger_account_id}"
+
+
+class ChainHead(models.Model):
+    """The end of the ledger's chain, in one row: its lock is the turn to post, and a tail cut off is missed by it."""
+
+    THE_ONE = 1
+
+    id = models.SmallIntegerField(primary_key=True, default=THE_ONE)
+    count = models.BigIntegerField(default=0)
+    # Of the last transaction; before the first one, `chain.GENESIS`.
+    hash = models.CharField(max_length=64)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=models.Q(id=1), name="chain_head_is_one_row"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.count} transactions, the last one {self.hash}"

@@ -139,7 +139,9 @@ def test_the_database_refuses_an_unbalanced_transaction_when_it_commits(amounts:
 
     def write_by_hand() -> None:
         with transaction.atomic():
-            written = LedgerTransaction.objects.create(reference="by hand", kind="loss", account=account)
+            written = LedgerTransaction.objects.create(
+                number=1, reference="by hand", kind="loss", account=account
+            )
             for amount in amounts:
                 Posting.objects.create(transaction=written, ledger_account=promotions, amount_nanousd=amount)
 

@@ -1,0 +1,69 @@
+"""Usage: requests, their hours, their keys and the ledger say the same."""
+
+from usage.auditing.check import Check
+
+_HOURS = """
+    SELECT h.account_id, h.key_id, coalesce(h.model_id, 0) AS model_id, h.outcome, h.hour, h.requests, h.input_tokens,
+        h.cached_input_tokens, h.output_tokens, h.allowance_tokens, h.cost_nanousd, h.charged_nanousd
+    FROM usage_hourlyusage h
+"""
+_RECORDS = """
+    SELECT r.account_id, r.key_id, coalesce(r.model_id, 0) AS model_id, r.outcome,
+        date_trunc('hour', r.started_at, 'UTC') AS hour, count(*) AS requests, sum(r.input_tokens) AS input_tokens,
+        sum(r.cached_input_tokens) AS cached_input_tokens, sum(r.output_tokens) AS output_tokens,
+        sum(r.allowance_tokens) AS allowance_tokens, sum(r.cost_nanousd) AS cost_nanousd,
+        sum(r.charged_nanousd) AS charged_nanousd
+    FROM usage_usagerecord r WHERE r.is_rolled_up GROUP BY 1, 2, 3, 4, 5
+"""
+
+CHECKS = (
+    Check(
+        "account {subject}: its hours count {found} as posted, its ledger has usage of {expected}",
+        "SELECT id::text, posted, usage_posted, true FROM by_account WHERE posted <> usage_posted",
+    ),
+    Check(
+        "account {subject}: its ledger has platform losses of {found}, its requests {expected}",
+        "SELECT id::text, losses_posted, losses, true FROM by_account WHERE losses_posted <> losses",
+    ),
+    Check(
+        "{subject}: the hour says {found}, its requests say {expected}",
+        f"""
+        SELECT format('account %s, key %s, model %s, %s, %s UTC, %s', account_id, key_id,
+            coalesce(nullif(model_id, 0)::text, 'none'), outcome,
+            to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), figure.name),
+            figure.found, figure.expected, figure.is_money
+        FROM ({_HOURS}) AS h FULL JOIN ({_RECORDS}) AS r USING (account_id, key_id, model_id, outcome, hour)
+        CROSS JOIN LATERAL (VALUES
+            ('requests', h.requests, r.requests, false),
+            ('input tokens', h.input_tokens, r.input_tokens, false),
+            ('cached input tokens', h.cached_input_tokens, r.cached_input_tokens, false),
+            ('output tokens', h.output_tokens, r.output_tokens, false),
+            ('allowance tokens', h.allowance_tokens, r.allowance_tokens, false),
+            ('cost', h.cost_nanousd, r.cost_nanousd, true),
+            ('charge', h.charged_nanousd, r.charged_nanousd, true)
+        ) AS figure (name, found, expected, is_money)
+        WHERE coalesce(figure.found, 0) <> coalesce(figure.expected, 0)
+        """,  # noqa: S608 - constants of this module
+    ),
+    Check(
+        "account {subject}: its keys were charged {found}, the account {expected}",
+        """
+        SELECT coalesce(k.account_id, a.account_id)::text, k.charged, a.charged, true
+        FROM (
+            SELECT keys_apikey.account_id, sum(charged_nanousd) AS charged
+            FROM charged JOIN keys_apikey ON keys_apikey.id = charged.key_id GROUP BY 1
+        ) AS k
+        FULL JOIN (SELECT account_id, sum(charged_nanousd) AS charged FROM charged GROUP BY 1) AS a USING (account_id)
+        WHERE coalesce(k.charged, 0) <> coalesce(a.charged, 0)
+        """,
+    ),
+    Check(
+        "request {subject}: charge and loss make {found}, its cost on credits is {expected}",
+        """
+        SELECT r.id::text, r.charged_nanousd + r.loss_nanousd, own.cost, true
+        FROM usage_usagerecord r
+        CROSS JOIN LATERAL (SELECT CASE WHEN r.allowance_tokens = 0 THEN r.cost_nanousd ELSE 0 END AS cost) AS own
+        WHERE r.charged_nanousd + r.loss_nanousd <> own.cost
+        """,
+    ),
+)

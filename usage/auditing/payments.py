@@ -1,0 +1,40 @@
+"""Payments against the ledger."""
+
+from usage.auditing.check import Check
+
+_PAID = """
+    SELECT 'topup:' || u.id AS reference, u.account_id, u.provider, u.credit_nanousd, u.fee_nanousd, u.total_nanousd
+    FROM billing_topup u WHERE u.status = 'paid'
+"""
+_BOOKED = """
+    SELECT t.reference, t.account_id, p.id AS posting, l.kind, l.account_id AS owner_id, l.provider, p.amount_nanousd
+    FROM billing_ledgertransaction t
+    LEFT JOIN billing_posting p ON p.transaction_id = t.id
+    LEFT JOIN billing_ledgeraccount l ON l.id = p.ledger_account_id
+    WHERE t.kind = 'topup'
+"""
+
+CHECKS = (
+    Check(
+        "{subject}: the ledger says {found}, the paid top-up says {expected}",
+        f"""
+        SELECT format('%s, %s', reference, figure.name), figure.found, figure.expected, true
+        FROM ({_PAID}) AS paid
+        FULL JOIN (
+            SELECT booked.reference,
+                sum(amount_nanousd) FILTER (WHERE kind = 'customer_credits' AND owner_id = booked.account_id
+                    AND booked.account_id = u.account_id) AS credit,
+                sum(amount_nanousd) FILTER (WHERE kind = 'fee_revenue') AS fee,
+                -sum(amount_nanousd) FILTER (WHERE kind = 'cash_clearing' AND booked.provider = u.provider) AS total
+            FROM ({_BOOKED}) AS booked LEFT JOIN billing_topup u ON 'topup:' || u.id = booked.reference
+            GROUP BY booked.reference
+        ) AS booked USING (reference)
+        CROSS JOIN LATERAL (VALUES
+            ('credit', booked.credit, paid.credit_nanousd),
+            ('fee', booked.fee, paid.fee_nanousd),
+            ('total', booked.total, paid.total_nanousd)
+        ) AS figure (name, found, expected)
+        WHERE coalesce(figure.found, 0) <> coalesce(figure.expected, 0)
+        """,  # noqa: S608 - constants of this module
+    ),
+)
