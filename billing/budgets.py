@@ -1,54 +1,131 @@
-"""A key's own spend limit: a hard stop, decided with the holds counted, under the lock of the account's wallet."""
+"""What a budget limits and counts: its scope, its period, and its state under the lock of the account's wallet.
+
+A budget counts what its scope was charged for the requests that started in its period, and what those that still run
+hold. A request belongs to the period it started in, however late it is admitted or ends. So a budget knows two periods,
+the one that runs and the one before: around midnight requests of both come in any order.
+"""
 
 import datetime as dt
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Self
 
-from django.db import transaction
-from django.db.models import Sum
-
-from accounts import auditing
-from accounts.models import User
-from billing import wallets
-from billing.models import Budget, Hold
-from catalog.money import usd_string
+from billing.models import Budget
 from keys.models import ApiKey
 
 # A limit in total has one period that never ends.
 _BEGINNING = dt.date(2000, 1, 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose spending a budget limits: the account's, that of an environment of it, or that of a key."""
+
+    account_id: int
+    environment: str = ""
+    key_id: int | None = None
+
+    @classmethod
+    def of_key(cls, key: ApiKey) -> Self:
+        return cls(account_id=key.account_id, key_id=key.pk)
+
+    @classmethod
+    def of(cls, budget: Budget) -> Self:
+        return cls(account_id=budget.account_id, environment=budget.environment, key_id=budget.key_id)
+
+
+@dataclass(slots=True)
+class Counted:
+    """What a budget counts in one of its periods, in nano-USD."""
+
+    spent_nanousd: int = 0
+    held_nanousd: int = 0
+
+
 @dataclass(slots=True)
 class BudgetState:
-    """The budget of a key under its wallet's lock, in nano-USD."""
+    """A budget under its wallet's lock. The period that runs began on `period_start`; `previous` is the one before."""
 
-    key_id: int
+    id: int
+    scope: Scope
     period: str
     limit_nanousd: int
-    spent_nanousd: int
-    held_nanousd: int
+    is_hard_stop: bool
     period_start: dt.date
+    running: Counted = field(default_factory=Counted)
+    previous: Counted = field(default_factory=Counted)
     is_changed: bool = False
 
-    @property
-    def remaining_nanousd(self) -> int:
-        return max(self.limit_nanousd - self.spent_nanousd - self.held_nanousd, 0)
+    @classmethod
+    def of(cls, row: Iterable[Any]) -> Self:
+        """The budget of a row of `usage_open_books`."""
+        id_, account_id, environment, key_id, period, limit, is_hard_stop, start, *figures = row
+        return cls(
+            id=id_,
+            scope=Scope(account_id, environment, key_id),
+            period=period,
+            limit_nanousd=limit,
+            is_hard_stop=is_hard_stop,
+            period_start=dt.date.fromisoformat(start),
+            running=Counted(*figures[:2]),
+            previous=Counted(*figures[2:]),
+        )
+
+    @classmethod
+    def as_it_stands(cls, budget: Budget, *, day: dt.date) -> Self:
+        """A budget as a reader sees it on that day, who locks nothing and writes nothing."""
+        state = cls(
+            id=budget.pk,
+            scope=Scope.of(budget),
+            period=budget.period,
+            limit_nanousd=budget.limit_nanousd,
+            is_hard_stop=budget.is_hard_stop,
+            period_start=budget.period_start,
+            running=Counted(budget.spent_nanousd, budget.held_nanousd),
+            previous=Counted(budget.previous_spent_nanousd, budget.previous_held_nanousd),
+        )
+        state.turn_to(day)
+        return state
 
     def turn_to(self, day: dt.date) -> None:
         """Begin again from zero if the day is in a later period."""
         start = period_start(period=self.period, day=day)
-        if start > self.period_start:
-            self.period_start, self.spent_nanousd, self.held_nanousd = start, 0, 0
-            self.is_changed = True
-
-    def hold(self, amount_nanousd: int) -> None:
-        self.held_nanousd += amount_nanousd
+        if start <= self.period_start:
+            return
+        is_next = previous_start(period=self.period, start=start) == self.period_start
+        self.previous = self.running if is_next else Counted()
+        self.running, self.period_start = Counted(), start
         self.is_changed = True
 
-    def resolve(self, *, held_nanousd: int, spent_nanousd: int) -> None:
-        """Count what a request spent instead of what it held."""
-        self.held_nanousd -= held_nanousd
-        self.spent_nanousd += spent_nanousd
+    def counted(self, day: dt.date) -> Counted:
+        """What is counted in the period of the day; nothing, and nothing to add to, where that is over for long."""
+        start = period_start(period=self.period, day=day)
+        if start == self.period_start:
+            return self.running
+        if start == previous_start(period=self.period, start=self.period_start):
+            return self.previous
+        return Counted()
+
+    def remaining_nanousd(self, day: dt.date) -> int:
+        counted = self.counted(day)
+        return max(self.limit_nanousd - counted.spent_nanousd - counted.held_nanousd, 0)
+
+    def change(self, day: dt.date, *, held_nanousd: int = 0, spent_nanousd: int = 0) -> None:
+        """Add to what is counted in the period of the day."""
+        counted = self.counted(day)
+        counted.held_nanousd += held_nanousd
+        counted.spent_nanousd += spent_nanousd
         self.is_changed = True
+
+
+def day_of(at: dt.datetime) -> dt.date:
+    """The UTC day of a moment."""
+    return at.astimezone(dt.UTC).date()
+
+
+def midnight(day: dt.date) -> dt.datetime:
+    """The moment at which a UTC day begins."""
+    return dt.datetime.combine(day, dt.time(), tzinfo=dt.UTC)
 
 
 def period_start(*, period: str, day: dt.date) -> dt.date:
@@ -64,6 +141,13 @@ def period_start(*, period: str, day: dt.date) -> dt.date:
             return _BEGINNING
 
 
+def previous_start(*, period: str, start: dt.date) -> dt.date | None:
+    """The first day of the period before the one that begins on `start`; None: there is none before."""
+    if period == Budget.Period.TOTAL:
+        return None
+    return period_start(period=period, day=start - dt.timedelta(days=1))
+
+
 def period_end(*, period: str, day: dt.date) -> dt.datetime | None:
     """When the period of the day ends and the limit is whole again, in UTC; None: never."""
     start = period_start(period=period, day=day)
@@ -76,56 +160,4 @@ def period_end(*, period: str, day: dt.date) -> dt.datetime | None:
             after = (start + dt.timedelta(days=32)).replace(day=1)
         case _:
             return None
-    return dt.datetime.combine(after, dt.time(), tzinfo=dt.UTC)
-
-
-def set_key_budget(
-    *, key: ApiKey, period: str, limit_nanousd: int, actor: User | None, at: dt.datetime
-) -> Budget:
-    """Give the key a spend limit, or change it. A change of period begins a new one from zero; holds stay counted."""
-    with transaction.atomic():
-        wallets.lock(wallets.borrowed_connection(), [key.account_id])
-        start = period_start(period=period, day=at.astimezone(dt.UTC).date())
-        budget, _ = Budget.objects.get_or_create(
-            key=key,
-            defaults={
-                "account_id": key.account_id,
-                "period": period,
-                "limit_nanousd": limit_nanousd,
-                "period_start": start,
-            },
-        )
-        if budget.period != period:
-            budget.spent_nanousd = 0
-        budget.period, budget.period_start, budget.limit_nanousd = period, start, limit_nanousd
-        # Requests that run now may have been counted by an earlier budget; theirs is what they will give
-        # back.
-        running = Hold.objects.filter(key=key, budget_period_start=start).aggregate(
-            held=Sum("amount_nanousd")
-        )
-        budget.held_nanousd = running["held"] or 0
-        budget.save()
-        auditing.record(
-            account=key.account_id,
-            actor=actor,
-            action="key.budget_set",
-            subject_type="key",
-            subject_id=key.pk,
-            period=period,
-            limit_usd=usd_string(limit_nanousd),
-        )
-    return budget
-
-
-def clear_key_budget(*, key: ApiKey, actor: User | None) -> None:
-    """Take the key's spend limit away."""
-    with transaction.atomic():
-        wallets.lock(wallets.borrowed_connection(), [key.account_id])
-        if Budget.objects.filter(key=key).delete()[0]:
-            auditing.record(
-                account=key.account_id,
-                actor=actor,
-                action="key.budget_cleared",
-                subject_type="key",
-                subject_id=key.pk,
-            )
+    return midnight(after)

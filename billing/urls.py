@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from billing.views import alerts, budgets, buying, details, overview, receipts, sandbox
+from billing.views import alerts, buying, details, overview, receipts, sandbox
 
 app_name = "billing"
 urlpatterns = [
@@ -18,6 +18,4 @@ urlpatterns = [
     path("topups/<int:topup_id>/", receipts.receipt, name="receipt"),
     path("topups/<int:topup_id>/receipt.pdf", receipts.receipt_file, name="receipt_file"),
     path("topups/<int:topup_id>/return/", buying.returned, name="return"),
-    path("budgets/<int:key_id>/", budgets.key_budget, name="key_budget"),
-    path("budgets/<int:key_id>/clear/", budgets.clear_key_budget, name="clear_key_budget"),
 ]

@@ -134,6 +134,12 @@ EXPLAINED = (
         "Raise the limit on the key's page, or wait for its next period.",
     ),
     Explained(
+        402,
+        "budget_reached",
+        "The account, or the key's environment, has spent its budget.",
+        "Raise the budget on the Budgets page, or wait for its next period.",
+    ),
+    Explained(
         429,
         "rate_limit_exceeded",
         "More requests or tokens a minute than the key may use.",

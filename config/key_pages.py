@@ -33,7 +33,7 @@ class KeyRow:
     secret: KeySecret | None
     standing: Standing
     facts: KeyFacts
-    budget: Budget | None
+    budgets: list[Budget]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def key_list(request: AccountRequest) -> HttpResponse:
     at = timezone.now()
     narrowed = KeyFilter.read(request.GET)
     keys = narrowed.apply(_with_secrets(request.account), at=at)
-    page = list(keys.select_related("owner", "budget")[: PAGE_SIZE + 1])
+    page = list(keys.select_related("owner")[: PAGE_SIZE + 1])
     rows = _rows(account=request.account, keys=page[:PAGE_SIZE], at=at)
     context = {
         "rows": rows,
@@ -101,7 +101,7 @@ def key_list(request: AccountRequest) -> HttpResponse:
 def key_detail(request: AccountRequest, key_id: int) -> HttpResponse:
     """One key: what it may do, what it did, what was done to it, and what can be done."""
     at = timezone.now()
-    keys = _with_secrets(request.account).select_related("owner", "budget")
+    keys = _with_secrets(request.account).select_related("owner")
     key = get_object_or_404(keys, pk=key_id)
     (row,) = _rows(account=request.account, keys=[key], at=at)
     context = {
@@ -125,10 +125,11 @@ def key_detail(request: AccountRequest, key_id: int) -> HttpResponse:
 
 
 def _with_secrets(account: Account) -> QuerySet[ApiKey]:
-    """The account's keys, each with its one current secret in `current_secrets`."""
+    """The account's keys, each with its budgets, and its one current secret in `current_secrets`."""
     current = KeySecret.objects.filter(retires_at=None)
     return ApiKey.objects.filter(account=account).prefetch_related(
-        Prefetch("secrets", queryset=current, to_attr="current_secrets")
+        Prefetch("secrets", queryset=current, to_attr="current_secrets"),
+        Prefetch("budgets", queryset=Budget.objects.order_by("limit_nanousd")),
     )
 
 
@@ -140,7 +141,7 @@ def _rows(*, account: Account, keys: Sequence[ApiKey], at: dt.datetime) -> list[
             secret=next(iter(getattr(key, "current_secrets", ())), None),
             standing=standing(key=key, at=at),
             facts=facts[key.pk],
-            budget=getattr(key, "budget", None),
+            budgets=list(key.budgets.all()),
         )
         for key in keys
     ]

@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.urls import include, path
 
 from config import health, key_pages, views
+from usage.views import budgets
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -12,6 +13,8 @@ urlpatterns = [
     path("keys/", key_pages.key_list, name="key_list"),
     path("keys/<int:key_id>/", key_pages.key_detail, name="key_detail"),
     path("keys/", include("keys.urls")),
+    path("billing/budgets/<int:key_id>/", budgets.key_budget, name="key_budget"),
+    path("billing/budgets/<int:key_id>/clear/", budgets.clear_key_budget, name="clear_key_budget"),
     path("billing/", include("billing.urls")),
     path("usage/", include("usage.urls")),
     path("models/", include("catalog.urls")),

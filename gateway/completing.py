@@ -19,7 +19,7 @@ from gateway.answers import KeptAnswer
 from gateway.asgi import ClientGoneError, Exchange, Headers
 from gateway.credentials import RefusedCaller
 from gateway.dialects.dialect import BrokenAnswerError, Dialect
-from gateway.errors import QUOTA, Refusal, daily_allowance_exhausted, insufficient_credits, key_limit_reached
+from gateway.errors import QUOTA, Refusal, budget_reached, daily_allowance_exhausted, insufficient_credits
 from gateway.failures import shutting_down, temporarily_unavailable, upstream_error, upstream_timeout
 from gateway.fields import OutputLimitRefusal
 from gateway.forwarding import Answer, Call, UpstreamsFailedError
@@ -214,7 +214,7 @@ async def _admit(walk: Walk, *, replaces: bool = False) -> Admitted:
             case CreditsInsufficient():
                 raise insufficient_credits(decision, limit_field=walk.dialect.limit_field)
             case BudgetReached():
-                raise key_limit_reached(decision, limit_field=walk.dialect.limit_field)
+                raise budget_reached(decision, limit_field=walk.dialect.limit_field)
             case AllowanceExhausted():
                 raise daily_allowance_exhausted(decision, now=timezone.now(), headers=walk.headers())
             case Repeated():

@@ -236,9 +236,7 @@ def key_facts(*, credential: Credential, minute: Counted | None, at: dt.datetime
 def _budget_remaining(budget: Budget | None, today: dt.date) -> int | None:
     if budget is None:
         return None
-    if budgets.period_start(period=budget.period, day=today) > budget.period_start:
-        return budget.limit_nanousd
-    return max(budget.limit_nanousd - budget.spent_nanousd - budget.held_nanousd, 0)
+    return budgets.BudgetState.as_it_stands(budget, day=today).remaining_nanousd(today)
 
 
 def credit_facts(*, account_id: int) -> dict[str, Any]:

@@ -297,18 +297,24 @@ def insufficient_credits(facts: CreditsInsufficient, *, limit_field: str) -> Ref
     )
 
 
-def key_limit_reached(facts: BudgetReached, *, limit_field: str) -> Refusal:
+def budget_reached(facts: BudgetReached, *, limit_field: str) -> Refusal:
+    """Of the budgets that apply, the one that leaves the request the least."""
     period = {"day": " a day", "week": " a week", "month": " a month"}.get(facts.period, " in total")
     frees = f" It frees at {_moment(facts.resets_at)}." if facts.resets_at else ""
     affordable = max(facts.affordable_tokens, 0)
     smaller = f", or ask for at most {limit_field}={affordable}" if affordable else ""
+    if facts.scope.key_id is not None:
+        code, limit, page = "key_limit_reached", "This key's own limit", "the limit on the key's page"
+    else:
+        environment = facts.scope.environment
+        of = f"the account's {environment} environment" if environment else "the account"
+        code, limit, page = "budget_reached", f"The budget of {of}", "it on the Budgets page"
     return Refusal(
         402,
         QUOTA,
-        "key_limit_reached",
-        f"This key's own limit is ${usd_string(facts.limit_nanousd)}{period}; ${usd_string(facts.spent_nanousd)} is "
-        f"spent and ${usd_string(facts.held_nanousd)} held by running requests.{frees} Raise the limit on the key's "
-        f"page{smaller}.",
+        code,
+        f"{limit} is ${usd_string(facts.limit_nanousd)}{period}; ${usd_string(facts.spent_nanousd)} is "
+        f"spent and ${usd_string(facts.held_nanousd)} held by running requests.{frees} Raise {page}{smaller}.",
         param=limit_field if affordable else None,
         headers=[_DO_NOT_RETRY],
     )

@@ -7,9 +7,13 @@ from typing import Any
 
 from accounts.models import Account, Membership, Plan, User
 from billing import crediting
+from billing.budgets import Scope
+from billing.models import Budget
 from catalog.models import Model, Price, Provider, Upstream
 from catalog.money import nano_from_usd
 from keys import issuing
+from keys.models import ApiKey
+from usage import budgeting
 
 _numbers = itertools.count(1)
 
@@ -43,6 +47,26 @@ def make_key(account: Account | None = None, *, name: str = "test key", **policy
     """A key of the account with its secret: `.key` and `.secret`."""
     account = account or make_account()
     return issuing.issue(account=account, actor=None, name=name, at=now(), **policy)
+
+
+def make_budget(
+    of: ApiKey | Account,
+    *,
+    limit_nanousd: int,
+    period: str = Budget.Period.TOTAL,
+    environment: str = "",
+    at: dt.datetime | None = None,
+    **rest: Any,
+) -> Budget:
+    """A budget of a key, or of an account or an environment of it."""
+    scope = Scope.of_key(of) if isinstance(of, ApiKey) else Scope(of.pk, environment=environment)
+    return budgeting.set_budget(
+        scope=scope,
+        period=period,
+        limit_nanousd=limit_nanousd,
+        at=at or now(),
+        **{"actor": None, **rest},
+    )
 
 
 def make_model(

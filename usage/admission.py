@@ -4,6 +4,7 @@ import datetime as dt
 import uuid
 from dataclasses import dataclass
 
+from billing.budgets import Scope
 from catalog.pricing import TokenPrice
 from usage.minutes import Minute, MinuteExhausted, MinuteState
 from usage.recording import FinishedRequest
@@ -91,8 +92,9 @@ class CreditsInsufficient:
 
 @dataclass(frozen=True, slots=True)
 class BudgetReached:
-    """The key's own spend limit leaves too little. `resets_at` is None for a limit in total."""
+    """A budget leaves too little. `resets_at` is None for a limit in total; the tokens are as for credit."""
 
+    scope: Scope
     limit_nanousd: int
     spent_nanousd: int
     held_nanousd: int

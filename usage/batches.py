@@ -1,6 +1,6 @@
 """The two calls of a batch of the teller to PostgreSQL, as text: what they are, and how to send one and wait for it.
 
-The functions are in `usage/migrations/0003_books_functions.py`.
+The functions are in `usage/migrations/0006_budgets_of_any_scope.py`.
 """
 
 from collections.abc import Iterable
@@ -11,11 +11,11 @@ import psycopg
 
 from billing.wallets import Connection, Cursor
 
-# Accounts, keys, days, ids of ended requests, idempotency keys, keys whose minute is counted, since which id; answers
-# one JSON text.
-OPEN = "SELECT usage_open_books($1, $2, $3, $4, $5, $6, $7)"
-# Wallets, budgets, resolved budgets, begun and changed allowances, holds, claims, ids of freed claims.
-WRITE = "SELECT usage_write_books($1, $2, $3, $4, $5, $6, $7, $8)"
+# Accounts, keys to be judged, days, ids of ended requests, idempotency keys, keys whose minute is counted, since which
+# id, keys whose budgets count; answers one JSON text.
+OPEN = "SELECT usage_open_books($1, $2, $3, $4, $5, $6, $7, $8)"
+# Wallets, budgets, begun and changed allowances, holds, claims, ids of freed claims.
+WRITE = "SELECT usage_write_books($1, $2, $3, $4, $5, $6, $7)"
 
 
 class Call(NamedTuple):

@@ -17,8 +17,6 @@ from typing import Any, Self
 
 import orjson
 
-from billing import budgets
-from billing.budgets import BudgetState
 from billing.wallets import Connection, WalletState
 from usage import recording
 from usage.admission import (
@@ -32,6 +30,7 @@ from usage.admission import (
     PolicyChanged,
     Repeated,
 )
+from usage.batch_budgets import BudgetsOfBatch
 from usage.batches import WRITE, Call, array, as_json, execute
 from usage.minutes import MinuteExhausted, MinuteState
 from usage.models import UsageRecord
@@ -54,14 +53,11 @@ class _Hold:
     amount_nanousd: int
     allowance_day: dt.date | None
     allowance_tokens: int
-    budget_period_start: dt.date | None
 
     @classmethod
     def of(cls, row: list[Any]) -> Self:
-        _request_id, account_id, key_id, amount, day, tokens, period = row
-        return cls(
-            account_id, key_id, amount, _date(day) if day else None, tokens, _date(period) if period else None
-        )
+        _request_id, account_id, key_id, amount, day, tokens = row
+        return cls(account_id, key_id, amount, _date(day) if day else None, tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +79,13 @@ class Books:
 
     _wallets: dict[int, WalletState]
     _versions: dict[int, tuple[int, int]]
-    _budgets: dict[int, BudgetState]
+    _budgets: BudgetsOfBatch
     _allowances: dict[tuple[int, dt.date], _Allowance]
     _holds: dict[str, _Hold]
     _claims: dict[tuple[int, str], _Claim]
     _minutes: dict[int, MinuteState]
     _allowance_changes: dict[tuple[int, dt.date], Counter[str]] = field(default_factory=dict)
     _begun_allowances: list[dict[str, Any]] = field(default_factory=list)
-    _resolved_budgets: list[dict[str, Any]] = field(default_factory=list)
     _new_holds: list[dict[str, Any]] = field(default_factory=list)
     _new_claims: list[dict[str, Any]] = field(default_factory=list)
     _freed_claims: list[str] = field(default_factory=list)
@@ -99,14 +94,11 @@ class Books:
     @classmethod
     def of(cls, answer: str | bytes) -> Self:
         """The books that the answer to `question` opens."""
-        wallets, versions, budget_rows, allowances, holds, claims, minutes = orjson.loads(answer)
+        wallets, versions, budgets, environments, allowances, holds, claims, minutes = orjson.loads(answer)
         return cls(
             _wallets={row[0]: WalletState(*row) for row in wallets or ()},
             _versions={row[0]: (row[1], row[2]) for row in versions or ()},
-            _budgets={
-                row[0]: BudgetState(row[0], row[1], row[2], row[3], row[4], _date(row[5]))
-                for row in budget_rows or ()
-            },
+            _budgets=BudgetsOfBatch.of(budgets or (), environments or ()),
             _allowances={(row[0], _date(row[1])): _Allowance(*row[2:]) for row in allowances or ()},
             _holds={row[0]: _Hold.of(row) for row in holds or ()},
             _claims={(row[0], row[1]): _Claim(row[2], row[3]) for row in claims or ()},
@@ -175,6 +167,9 @@ class Books:
             wallet.release(hold.amount_nanousd)
             finished.charged_nanousd = wallet.charge(cost)
             finished.loss_nanousd = cost - finished.charged_nanousd
+            self._budgets.resolve(
+                finished, held_nanousd=hold.amount_nanousd, spent_nanousd=finished.charged_nanousd
+            )
         else:
             used = finished.input_tokens + finished.output_tokens if produced else 0
             finished.allowance_tokens = used
@@ -185,7 +180,6 @@ class Books:
                 tokens=used,
                 held_tokens=-hold.allowance_tokens,
             )
-        self._resolve_budget(hold, spent_nanousd=finished.charged_nanousd)
         if finished.outcome == UsageRecord.Outcome.REFUSED:
             # It was admitted, and whoever asked did not hear of it in time.
             self._freed_claims.append(str(finished.id))
@@ -210,17 +204,7 @@ class Books:
                 for w in self._wallets.values()
                 if w.is_changed
             ],
-            [
-                {
-                    "key_id": b.key_id,
-                    "held": b.held_nanousd,
-                    "spent": b.spent_nanousd,
-                    "period_start": b.period_start,
-                }
-                for b in self._budgets.values()
-                if b.is_changed
-            ],
-            self._resolved_budgets,
+            self._budgets.changes(),
             self._begun_allowances,
             drawn,
             self._new_holds,
@@ -243,6 +227,7 @@ class Books:
             return
         if hold.allowance_day is None:
             self._wallets[hold.account_id].release(hold.amount_nanousd)
+            self._budgets.resolve(request.finished, held_nanousd=hold.amount_nanousd)
         else:
             allowance = self._allowances.get((hold.account_id, hold.allowance_day))
             if allowance is not None:
@@ -251,45 +236,23 @@ class Books:
             self._change_allowance(
                 hold.account_id, hold.allowance_day, requests=-1, held_tokens=-hold.allowance_tokens
             )
-        self._resolve_budget(hold, spent_nanousd=0)
-
-    def _resolve_budget(self, hold: _Hold, *, spent_nanousd: int) -> None:
-        """Have the budget that counted the hold count what was spent instead, if its period still runs."""
-        if hold.budget_period_start is None:
-            return
-        budget = self._budgets.get(hold.key_id)
-        if budget is None:
-            self._resolved_budgets.append(
-                {
-                    "key_id": hold.key_id,
-                    "period_start": hold.budget_period_start,
-                    "held": hold.amount_nanousd,
-                    "spent": spent_nanousd,
-                }
-            )
-        elif budget.period_start == hold.budget_period_start:
-            budget.resolve(held_nanousd=hold.amount_nanousd, spent_nanousd=spent_nanousd)
 
     def _admit_on_credits(self, request: Admission) -> Admitted | CreditsInsufficient | BudgetReached:
         wallet = self._wallets[request.finished.account_id]
-        budget = self._budgets.get(request.finished.key_id)
-        if budget is not None:
-            budget.turn_to(request.at.date())
-            if budget.remaining_nanousd < wallet.available_nanousd:
-                affordable = request.affordable_output_tokens(budget.remaining_nanousd)
-                if affordable < request.least_output_tokens:
-                    return _budget_reached(request, budget, affordable)
-        affordable = request.affordable_output_tokens(wallet.available_nanousd)
+        tightest = self._budgets.tightest(request.finished)
+        available = wallet.available_nanousd
+        if tightest is not None:
+            available = min(available, tightest.remaining_nanousd)
+        affordable = request.affordable_output_tokens(available)
         if affordable < request.least_output_tokens:
+            if tightest is not None and available < wallet.available_nanousd:
+                return tightest.reached(affordable)
             return _credits_insufficient(request, wallet, affordable)
-        if budget is not None:
-            affordable = min(affordable, request.affordable_output_tokens(budget.remaining_nanousd))
         limit = min(request.output_limit or request.max_output_tokens, affordable)
         amount = request.worst_cost_nanousd(limit)
         wallet.hold(amount)
-        if budget is not None:
-            budget.hold(amount)
-        self._place_hold(request, amount=amount, budget=budget)
+        self._budgets.hold(request.finished, amount)
+        self._place_hold(request, amount=amount)
         return Admitted(output_limit=limit, held_nanousd=amount)
 
     def _admit_on_allowance(self, request: Admission, fits: int) -> Admitted:
@@ -352,7 +315,6 @@ class Books:
         request: Admission,
         *,
         amount: int = 0,
-        budget: BudgetState | None = None,
         allowance_day: dt.date | None = None,
         allowance_tokens: int = 0,
     ) -> None:
@@ -365,7 +327,6 @@ class Books:
                 "amount_nanousd": amount,
                 "allowance_day": allowance_day,
                 "allowance_tokens": allowance_tokens,
-                "budget_period_start": budget.period_start if budget else None,
                 "request": request.finished,
                 "placed_at": request.at,
                 "minute_tokens": request.minute_tokens,
@@ -383,15 +344,4 @@ def _credits_insufficient(request: Admission, wallet: WalletState, affordable: i
         held_nanousd=wallet.held_nanousd,
         needed_nanousd=request.worst_cost_nanousd(request.least_output_tokens),
         affordable_tokens=affordable,
-    )
-
-
-def _budget_reached(request: Admission, budget: BudgetState, affordable: int) -> BudgetReached:
-    return BudgetReached(
-        limit_nanousd=budget.limit_nanousd,
-        spent_nanousd=budget.spent_nanousd,
-        held_nanousd=budget.held_nanousd,
-        period=budget.period,
-        affordable_tokens=affordable,
-        resets_at=budgets.period_end(period=budget.period, day=request.at.date()),
     )

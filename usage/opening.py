@@ -23,6 +23,7 @@ def question(*, admissions: Sequence[Admission], ended: Sequence[FinishedRequest
         for a in admissions
         if a.idempotency is not None
     ]
+    limited = {a.finished.key_id for a in admissions} | {e.key_id for e in ended}
     return Call(
         OPEN,
         [
@@ -33,6 +34,7 @@ def question(*, admissions: Sequence[Admission], ended: Sequence[FinishedRequest
             as_json(claimed),
             array({a.finished.key_id for a in admissions if a.minute is not None}),
             str(first_id_since(min((a.at for a in admissions), default=_EPOCH) - WINDOW)),
+            array(limited),
         ],
     )
 

@@ -1,13 +1,13 @@
 from django.urls import path
 
-from usage import views
+from usage.views import usage
 
 app_name = "usage"
 urlpatterns = [
-    path("", views.overview, name="overview"),
-    path("usage.csv", views.export, name="export"),
-    path("requests/", views.request_list, name="requests"),
-    path("requests/<uuid:record_id>/", views.request_detail, name="request"),
-    path("alerts/", views.alerts, name="alerts"),
-    path("alerts/<int:anomaly_id>/acknowledge/", views.acknowledge, name="acknowledge"),
+    path("", usage.overview, name="overview"),
+    path("usage.csv", usage.export, name="export"),
+    path("requests/", usage.request_list, name="requests"),
+    path("requests/<uuid:record_id>/", usage.request_detail, name="request"),
+    path("alerts/", usage.alerts, name="alerts"),
+    path("alerts/<int:anomaly_id>/acknowledge/", usage.acknowledge, name="acknowledge"),
 ]

@@ -2,14 +2,19 @@
 
 from typing import ClassVar
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
+from django.db.models.functions import Coalesce
 
 from accounts.models import Account
 from keys.models import ApiKey
 
 
 class Budget(models.Model):
-    """A hard limit on what a key may spend, in total or a UTC period, counted with the holds in the teller."""
+    """A limit on what an account, an environment of it or a key may spend in a UTC period, or in total.
+
+    The figures are the teller's, written under the lock of the account's wallet: see `billing.budgets`.
+    """
 
     class Period(models.TextChoices):
         TOTAL = "total", "In total"
@@ -17,22 +22,50 @@ class Budget(models.Model):
         WEEK = "week", "A week"
         MONTH = "month", "A month"
 
-    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="budgets")
-    key = models.OneToOneField(ApiKey, on_delete=models.CASCADE, related_name="budget")
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="budgets", db_index=False)
+    # At most one of the two; neither: the whole account.
+    environment = models.CharField(max_length=16, choices=ApiKey.Environment, blank=True)
+    key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, null=True, blank=True, related_name="budgets")
     period = models.CharField(max_length=8, choices=Period, default=Period.TOTAL)
     limit_nanousd = models.BigIntegerField()
-    # Of the period that began on `period_start`; the first request of a new period starts again from zero.
+    is_hard_stop = models.BooleanField(
+        default=True, help_text="Refuses what could go beyond the limit; otherwise it only alerts."
+    )
+    # Of the period that began on `period_start`, and of the one before; the first request of a new period begins anew.
+    period_start = models.DateField(editable=False)
     spent_nanousd = models.BigIntegerField(default=0, editable=False)
     held_nanousd = models.BigIntegerField(default=0, editable=False)
-    period_start = models.DateField(editable=False)
+    previous_spent_nanousd = models.BigIntegerField(default=0, editable=False)
+    previous_held_nanousd = models.BigIntegerField(default=0, editable=False)
+    alert_percents = ArrayField(models.PositiveSmallIntegerField(), default=list, blank=True)
+    # The highest percentage that was mailed in the period that began on that day.
+    alerted_percent = models.PositiveSmallIntegerField(default=0, editable=False)
+    alerted_period_start = models.DateField(null=True, editable=False)
 
     class Meta:
         constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["account", "environment", "key", "period"], nulls_distinct=False, name="budget_once"
+            ),
             models.CheckConstraint(
-                condition=models.Q(limit_nanousd__gte=0, spent_nanousd__gte=0, held_nanousd__gte=0),
+                condition=models.Q(environment="") | models.Q(key=None), name="budget_has_one_scope"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(
+                    limit_nanousd__gte=0,
+                    spent_nanousd__gte=0,
+                    held_nanousd__gte=0,
+                    previous_spent_nanousd__gte=0,
+                    previous_held_nanousd__gte=0,
+                ),
                 name="budget_not_negative",
             ),
         ]
+        indexes: ClassVar = [
+            # What the teller asks for a batch of requests: the budgets of their keys (0: of more than one key).
+            models.Index("account", Coalesce("key", 0), name="budget_by_account_and_key"),
+        ]
 
     def __str__(self) -> str:
-        return f"budget of key {self.key_id}"
+        scope = f"key {self.key_id}" if self.key_id else self.environment or "the account"
+        return f"budget of {scope}, {self.get_period_display().lower()}"

@@ -70,10 +70,9 @@ class Hold(models.Model):
     # Reserved of the daily allowance instead of (never beside) an amount of credit; null: paid from credits.
     allowance_day = models.DateField(null=True)
     allowance_tokens = models.BigIntegerField(default=0)
-    # The start of the budget period that counts the amount; null: the key has no budget.
-    budget_period_start = models.DateField(null=True)
     # What the usage record of an interrupted request says: see `usage.recording`.
     request = models.JSONField(default=dict)
+    # When the request started: the budgets that count it follow from this, its account and its key.
     placed_at = models.DateTimeField(default=timezone.now)
     # The tokens it counts as in its key's minute: see `usage.minutes`.
     minute_tokens = models.BigIntegerField(default=0)

@@ -1,93 +1,81 @@
-"""A key's own spend limit: its periods, and its changes while requests run."""
+"""Periods: when they begin and end, and which two of them a budget knows."""
 
 import datetime as dt
 
 import pytest
 
-from accounts.models import AuditEvent
 from billing import budgets
+from billing.budgets import BudgetState, Counted, Scope
 from billing.models import Budget
-from tests.factories import now
-from tests.invariants import check_books
-from tests.usage.desk import Desk
-from usage.admission import Admitted
-
-pytestmark = pytest.mark.django_db
 
 WEDNESDAY = dt.date(2026, 12, 30)
 
 
 @pytest.mark.parametrize(
-    ("period", "start", "end"),
+    ("period", "before", "start", "end"),
     [
-        (Budget.Period.DAY, dt.date(2026, 12, 30), dt.date(2026, 12, 31)),
-        (Budget.Period.WEEK, dt.date(2026, 12, 28), dt.date(2027, 1, 4)),
-        (Budget.Period.MONTH, dt.date(2026, 12, 1), dt.date(2027, 1, 1)),
+        (Budget.Period.DAY, dt.date(2026, 12, 29), dt.date(2026, 12, 30), dt.date(2026, 12, 31)),
+        (Budget.Period.WEEK, dt.date(2026, 12, 21), dt.date(2026, 12, 28), dt.date(2027, 1, 4)),
+        (Budget.Period.MONTH, dt.date(2026, 11, 1), dt.date(2026, 12, 1), dt.date(2027, 1, 1)),
     ],
 )
-def test_a_period_begins_and_ends_at_midnight_utc(period: str, start: dt.date, end: dt.date) -> None:
+def test_a_period_begins_and_ends_at_midnight_utc(
+    period: str, before: dt.date, start: dt.date, end: dt.date
+) -> None:
     assert budgets.period_start(period=period, day=WEDNESDAY) == start
-    assert budgets.period_end(period=period, day=WEDNESDAY) == dt.datetime.combine(
-        end, dt.time(), tzinfo=dt.UTC
-    )
+    assert budgets.previous_start(period=period, start=start) == before
+    assert budgets.period_end(period=period, day=WEDNESDAY) == budgets.midnight(end)
 
 
 def test_a_limit_in_total_never_frees() -> None:
-    assert budgets.period_end(period=Budget.Period.TOTAL, day=WEDNESDAY) is None
-    early, late = dt.date(2020, 1, 1), dt.date(2090, 1, 1)
     total = Budget.Period.TOTAL
-    assert budgets.period_start(period=total, day=early) == budgets.period_start(period=total, day=late)
+    assert budgets.period_end(period=total, day=WEDNESDAY) is None
+    early, late = dt.date(2020, 1, 1), dt.date(2090, 1, 1)
+    start = budgets.period_start(period=total, day=early)
+    assert start == budgets.period_start(period=total, day=late)
+    assert budgets.previous_start(period=total, start=start) is None
 
 
-def test_a_limit_that_is_raised_keeps_what_was_spent() -> None:
-    desk = Desk(credit="1")
-    budgets.set_key_budget(key=desk.key, period="day", limit_nanousd=1_000_000, actor=None, at=now())
-    request = desk.request()
-    desk.admit(request)
-    desk.end(request, output_tokens=10)
-
-    budgets.set_key_budget(key=desk.key, period="day", limit_nanousd=2_000_000, actor=None, at=now())
-
-    budget = Budget.objects.get()
-    assert (budget.limit_nanousd, budget.spent_nanousd) == (2_000_000, 20_000)
+def test_a_moment_is_of_its_utc_day() -> None:
+    tokyo = dt.timezone(dt.timedelta(hours=9))
+    assert budgets.day_of(dt.datetime(2026, 12, 30, 8, 59, tzinfo=tokyo)) == dt.date(2026, 12, 29)
 
 
-def test_a_limit_that_changes_its_period_while_requests_run_stays_exact() -> None:
-    desk = Desk(credit="1")
-    budgets.set_key_budget(key=desk.key, period="day", limit_nanousd=1_000_000, actor=None, at=now())
-    running = desk.request()
-    desk.admit(running)
-
-    budgets.clear_key_budget(key=desk.key, actor=None)
-    budgets.set_key_budget(key=desk.key, period="total", limit_nanousd=1_000_000, actor=None, at=now())
-    budgets.set_key_budget(key=desk.key, period="day", limit_nanousd=1_000_000, actor=None, at=now())
-
-    assert Budget.objects.get().held_nanousd == 300_000
-    desk.end(running, output_tokens=10)
-    budget = Budget.objects.get()
-    assert (budget.held_nanousd, budget.spent_nanousd) == (0, 20_000)
-    check_books(idle=True)
-
-
-def test_a_request_that_began_before_the_limit_does_not_count() -> None:
-    desk = Desk(credit="1")
-    running = desk.request()
-    assert isinstance(desk.admit(running)[0], Admitted)
-
-    budgets.set_key_budget(key=desk.key, period="total", limit_nanousd=1_000_000, actor=None, at=now())
-    desk.end(running, output_tokens=10)
-
-    budget = Budget.objects.get()
-    assert (budget.held_nanousd, budget.spent_nanousd) == (0, 0)
-
-
-def test_setting_and_clearing_are_in_the_keys_history_and_clearing_nothing_is_not() -> None:
-    desk = Desk()
-    budgets.set_key_budget(key=desk.key, period="week", limit_nanousd=5, actor=None, at=now())
-    budgets.clear_key_budget(key=desk.key, actor=None)
-    budgets.clear_key_budget(key=desk.key, actor=None)
-
-    acts = AuditEvent.objects.filter(subject_type="key", action__contains="budget").values_list(
-        "action", flat=True
+def state() -> BudgetState:
+    return BudgetState(
+        id=1,
+        scope=Scope(1),
+        period=Budget.Period.DAY,
+        limit_nanousd=100,
+        is_hard_stop=True,
+        period_start=WEDNESDAY,
+        running=Counted(spent_nanousd=60, held_nanousd=30),
     )
-    assert sorted(acts) == ["key.budget_cleared", "key.budget_set"]
+
+
+def test_the_period_that_has_just_ended_is_still_counted() -> None:
+    budget, thursday = state(), WEDNESDAY + dt.timedelta(days=1)
+
+    budget.turn_to(thursday)
+    budget.change(WEDNESDAY, held_nanousd=-30, spent_nanousd=20)
+    budget.change(thursday, held_nanousd=5)
+
+    assert (budget.running, budget.previous) == (Counted(0, 5), Counted(80, 0))
+    assert (budget.remaining_nanousd(WEDNESDAY), budget.remaining_nanousd(thursday)) == (20, 95)
+
+
+def test_a_clock_that_is_behind_turns_nothing_back() -> None:
+    budget = state()
+
+    budget.turn_to(WEDNESDAY - dt.timedelta(days=1))
+
+    assert (budget.period_start, budget.running, budget.is_changed) == (WEDNESDAY, Counted(60, 30), False)
+
+
+def test_what_is_older_than_the_period_before_is_not_counted_any_more() -> None:
+    budget = state()
+
+    budget.turn_to(WEDNESDAY + dt.timedelta(days=2))
+    budget.change(WEDNESDAY, held_nanousd=-30, spent_nanousd=20)
+
+    assert (budget.running, budget.previous) == (Counted(), Counted())

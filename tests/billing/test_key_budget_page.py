@@ -6,10 +6,10 @@ import pytest
 import time_machine
 
 from accounts.models import AuditEvent
-from billing import budgets
 from billing.models import Budget
 from tests import factories
 from tests.billing.test_billing_pages import sign_in, text_of
+from tests.factories import make_budget
 
 USD = 10**9
 
@@ -34,7 +34,7 @@ def test_a_key_without_a_limit_can_be_given_one() -> None:
 def test_a_limit_can_be_changed_to_nothing_at_all() -> None:
     account = factories.make_account()
     key, client = factories.make_key(account).key, sign_in(account)
-    budgets.set_key_budget(key=key, period="total", limit_nanousd=USD, actor=None, at=factories.now())
+    make_budget(key, period="total", limit_nanousd=USD)
     client.post(f"/billing/budgets/{key.pk}/", {"limit": "0", "period": "total"})
     assert Budget.objects.get(key=key).limit_nanousd == 0
 
@@ -57,7 +57,7 @@ def test_a_limit_is_removed_after_asking_once() -> None:
     key, client = factories.make_key(account).key, sign_in(account)
     address = f"/billing/budgets/{key.pk}/clear/"
     assert client.get(address)["Location"] == f"/billing/budgets/{key.pk}/"
-    budgets.set_key_budget(key=key, period="week", limit_nanousd=USD, actor=None, at=factories.now())
+    make_budget(key, period="week", limit_nanousd=USD)
     assert "The limit of $1.00 (a week) ends at once" in text_of(client, address)
     assert Budget.objects.filter(key=key).exists()
     response = client.post(address, follow=True)
@@ -70,7 +70,7 @@ def test_a_period_that_is_over_is_shown_from_zero() -> None:
     account = factories.make_account()
     key = factories.make_key(account).key
     march = dt.datetime(2026, 3, 20, tzinfo=dt.UTC)
-    budgets.set_key_budget(key=key, period="month", limit_nanousd=5 * USD, actor=None, at=march)
+    make_budget(key, period="month", limit_nanousd=5 * USD, at=march)
     Budget.objects.update(spent_nanousd=2 * USD)
     with time_machine.travel(march, tick=False):
         page = text_of(sign_in(account), f"/billing/budgets/{key.pk}/")

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from allauth.account.models import EmailAddress
 
 from accounts.models import Account, Plan, User
-from billing import budgets, topping_up
+from billing import topping_up
 from billing.models import Budget, GatewayProcess, TopUp
 from catalog.models import Model
 from keys import issuing, revoking
 from keys.models import ApiKey
-from tests.factories import make_account, make_user, now
+from tests.factories import make_account, make_budget, make_user, now
 from tests.instance import Instance
 from tests.usage.rows import make_record
 from usage.models import Anomaly, UsageRecord
@@ -136,9 +136,7 @@ def _make_keys(account: Account, owner: User) -> list[ApiKey]:
         issuing.issue(account=account, actor=owner, name=name, at=at).key
         for name in ("On leave", "Leaked in a notebook", "Summer school")
     )
-    budgets.set_key_budget(
-        key=plain, period=Budget.Period.MONTH, limit_nanousd=50_000_000_000, actor=owner, at=at
-    )
+    make_budget(plain, period=Budget.Period.MONTH, limit_nanousd=50_000_000_000, actor=owner, at=at)
     revoking.disable(key=disabled, actor=owner, at=at)
     revoking.revoke(key=revoked, actor=owner, at=at)
     ApiKey.objects.filter(pk=expired.pk).update(expires_at=at - dt.timedelta(days=2))

@@ -6,10 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from accounts.models import Plan
-from billing import budgets
 from billing.models import Budget, Wallet
 from catalog.models import Model
-from tests.factories import make_key, now
+from tests.factories import make_budget, make_key
 from tests.gateway.conftest import Stage, chat, wait_for
 from usage.models import DailyAllowance, UsageRecord
 
@@ -48,9 +47,7 @@ def test_nobody_overspends_a_wallet_a_key_limit_or_an_allowance(crowd: Stage) ->
     dear, basic = crowd.model(**PRICED), crowd.model(max_output_tokens=90_000)
     account = crowd.account(credit="0.05")
     free, limited = make_key(account), make_key(account)
-    budgets.set_key_budget(
-        key=limited.key, period=Budget.Period.TOTAL, limit_nanousd=20_000_000, actor=None, at=now()
-    )
+    make_budget(limited.key, period=Budget.Period.TOTAL, limit_nanousd=20_000_000)
     newcomer = crowd.account(plan=Plan.BASIC)
     frugal = make_key(newcomer)
     spending = chat(dear, max_tokens=10, sandbox={"output_tokens": 10, "delay_ms": 800})
@@ -93,3 +90,29 @@ def test_when_upstreams_use_more_than_was_held_the_wallet_ends_at_zero_and_the_r
     assert sum(record.charged_nanousd for record in records) == 100_000_000
     assert sum(record.loss_nanousd for record in records) == 300_000_000
     assert all(record.charged_nanousd >= 10_000_000 for record in records)
+
+
+@pytest.mark.parametrize("environment", ["", "staging"], ids=["account", "environment"])
+def test_of_fifty_parallel_requests_with_a_budget_for_three_exactly_three_are_served(
+    crowd: Stage, environment: str
+) -> None:
+    model = crowd.model(**PRICED)
+    account = crowd.account(credit="10")
+    limited = [make_key(account, environment="staging") for _ in range(2)]
+    budget = make_budget(account, environment=environment, limit_nanousd=30_000_000)
+    make_budget(account, period=Budget.Period.WEEK, limit_nanousd=10**12)
+    body = chat(model, max_tokens=10, sandbox={"output_tokens": 10, "delay_ms": 1_500})
+
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda n: crowd.post(limited[n % 2].secret, body), range(50)))
+
+    assert Counter(answer.status_code for answer in answers) == {200: 3, 402: 47}
+    errors = [answer.json()["error"] for answer in answers if answer.status_code == 402]
+    assert {error["code"] for error in errors} == {"budget_reached"}
+    named = f"the account's {environment} environment" if environment else "the account"
+    assert all(error["message"].startswith(f"The budget of {named} is $0.03") for error in errors)
+    budget.refresh_from_db()
+    assert (budget.spent_nanousd, budget.held_nanousd) == (30_000_000, 0)
+    # What the budget does not limit goes on.
+    free = make_key(account, environment="production")
+    assert crowd.post(free.secret, body).status_code == (200 if environment else 402)

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from billing import budgets
 from billing.models import Wallet
 from catalog.models import Provider
-from catalog.money import NanoUSD
 from keys import revoking
-from tests.factories import make_key, now
+from tests.factories import make_budget, make_key, now
 from tests.gateway import routes
 from tests.gateway.conftest import Stage, chat, refused
 from tests.gateway.raw_upstream import RawUpstream
@@ -225,16 +223,13 @@ def test_a_first_model_that_cannot_be_paid_for_refuses_the_request(there: Routes
 def test_a_budget_holds_one_model_at_a_time(there: Routes) -> None:
     there.upstreams["one"].says(status(500))
     issued = make_key(there.account)
-    budgets.set_key_budget(
-        key=issued.key, limit_nanousd=NanoUSD(30_000_000), period="day", actor=None, at=now()
-    )
+    budget = make_budget(issued.key, limit_nanousd=30_000_000, period="day")
     first, second = there.model("one"), there.model("two")
 
     body = chat(first, models=[second.slug], max_tokens=10_000)
     response = there.stage.post(issued.secret, body)
 
     assert served_by(response) == (200, second.slug, "two")
-    budget = issued.key.budget
     budget.refresh_from_db()
     assert (budget.held_nanousd, budget.spent_nanousd) == (0, COST)
 

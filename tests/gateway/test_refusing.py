@@ -8,12 +8,11 @@ import pytest
 
 from accounts import plans
 from accounts.models import Plan
-from billing import budgets
 from billing.models import Budget, Wallet
 from catalog.models import Model
 from keys import revoking, rotating
 from keys.secrets import generate
-from tests.factories import make_account, make_key, make_model, now
+from tests.factories import make_account, make_budget, make_key, make_model, now
 from tests.gateway.conftest import INVALID, PERMISSION, QUOTA, Stage, chat, refused
 from usage.models import UsageRecord
 
@@ -236,9 +235,7 @@ def test_no_credit_at_all_is_refused_without_a_limit_to_try(stage: Stage) -> Non
 def test_a_keys_own_limit_is_a_hard_stop_and_frees_with_its_period(stage: Stage) -> None:
     model = stage.model(tier=Model.Tier.PREMIUM, input_price="5", output_price="25")
     issued = make_key(stage.account(credit="10"))
-    budgets.set_key_budget(
-        key=issued.key, period=Budget.Period.DAY, limit_nanousd=3_000_000, actor=None, at=now()
-    )
+    make_budget(issued.key, period=Budget.Period.DAY, limit_nanousd=3_000_000)
     assert (
         stage.post(issued.secret, chat(model, max_tokens=60, sandbox={"output_tokens": 60})).status_code
         == 200
@@ -249,7 +246,9 @@ def test_a_keys_own_limit_is_a_hard_stop_and_frees_with_its_period(stage: Stage)
     message = refused(response, 402, "key_limit_reached", type=QUOTA, param="max_tokens")
     assert "$0.003000000 a day" in message
     assert "It frees at" in message
+    # As if all of it had been yesterday.
     Budget.objects.filter(key=issued.key).update(period_start=now().date() - dt.timedelta(days=1))
+    UsageRecord.objects.filter(key=issued.key).update(started_at=now() - dt.timedelta(days=1))
     assert stage.post(issued.secret, chat(model, max_tokens=60)).status_code == 200
     assert Budget.objects.get(key=issued.key).period_start == now().date()
 
@@ -280,9 +279,7 @@ def test_a_receipt_is_only_for_the_account_that_made_the_request(stage: Stage) -
 def test_a_key_reads_what_it_may_still_do(stage: Stage) -> None:
     model = stage.model(tier=Model.Tier.PREMIUM, input_price="5", output_price="25")
     issued = make_key(stage.account(credit="10"), requests_per_minute=7)
-    budgets.set_key_budget(
-        key=issued.key, period=Budget.Period.MONTH, limit_nanousd=2_000_000_000, actor=None, at=now()
-    )
+    make_budget(issued.key, period=Budget.Period.MONTH, limit_nanousd=2_000_000_000)
     stage.post(issued.secret, chat(model, sandbox={"output_tokens": 10}))
 
     facts = stage.get("key", issued.secret).json()["data"]

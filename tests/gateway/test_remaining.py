@@ -8,9 +8,8 @@ import httpx2 as httpx
 import pytest
 
 from accounts.models import Account, Plan
-from billing import budgets
 from billing.models import Budget
-from tests.factories import make_key, now
+from tests.factories import make_budget, make_key
 from tests.gateway import dialects, server
 from tests.gateway.conftest import Stage, chat
 from usage.models import DailyAllowance
@@ -107,13 +106,7 @@ def test_what_leaves_the_smallest_share_limits_the_key(
     model = dialects.model_for(stage, "chat/completions", max_output_tokens=100_000, context_window=200_000)
     issued = make_key(stage.account(credit="10"), requests_per_minute=4)
     if limit_usd:
-        budgets.set_key_budget(
-            key=issued.key,
-            period=Budget.Period.DAY,
-            limit_nanousd=limit_usd * 10**9,
-            actor=None,
-            at=now(),
-        )
+        make_budget(issued.key, period=Budget.Period.DAY, limit_nanousd=limit_usd * 10**9)
     body = chat(model, max_tokens=10, sandbox={"output_tokens": output_tokens})
     assert stage.post(issued.secret, body).status_code == 200
     if limit_usd is None:

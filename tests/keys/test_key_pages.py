@@ -7,12 +7,12 @@ from django.test import Client
 from pytest_django.fixtures import DjangoAssertNumQueries
 
 from accounts.models import Account, User
-from billing import budgets
 from catalog.money import NANO_PER_USD
 from config import key_pages
 from keys import policies, revoking, rotating
 from keys.models import ApiKey
-from tests.factories import make_account, make_key, make_model, make_user, now
+from tests.factories import make_account, make_budget, make_key, make_model, make_user, now
+from usage import budgeting
 from usage.models import UsageRecord
 
 pytestmark = pytest.mark.django_db
@@ -63,9 +63,7 @@ def test_a_line_says_what_there_is_to_know(member: Client, account: Account, use
         requests_per_minute=3,
         tokens_per_minute=1500,
     )
-    budgets.set_key_budget(
-        key=issued.key, period="month", limit_nanousd=5 * NANO_PER_USD, actor=user, at=now()
-    )
+    make_budget(issued.key, period="month", limit_nanousd=5 * NANO_PER_USD, actor=user)
     used = record(issued.key, charged_nanousd=12_500, cost_nanousd=12_500)
     html = member.get("/keys/").content.decode()
     for shown in (
@@ -89,9 +87,9 @@ def test_the_list_costs_the_same_however_many_keys_there_are(
 ) -> None:
     for number in range(30):
         key = make_key(account, name=f"key {number}", owner=user).key
-        budgets.set_key_budget(key=key, period="day", limit_nanousd=1, actor=None, at=now())
-    # Session, user, account, keys, their secrets, their usage, and the wallet of the top bar.
-    with django_assert_num_queries(7):
+        make_budget(key, period="day", limit_nanousd=1)
+    # Session, user, account, keys, their secrets, their budgets, their usage, and the wallet of the top bar.
+    with django_assert_num_queries(8):
         assert len(names(member.get("/keys/"))) == 30
 
 
@@ -167,10 +165,8 @@ def test_the_page_of_a_key_shows_policy_requests_and_history(
     issued = make_key(account, name="checkout", purpose="pays the bills", allowed_networks=["10.0.0.0/8"])
     policies.change_policy(key=issued.key, actor=user, requests_per_minute=4, allowed_models=["a-model"])
     rotated = rotating.rotate(key=issued.key, actor=user, at=now(), overlap=dt.timedelta(days=1))
-    budgets.set_key_budget(
-        key=issued.key, period="total", limit_nanousd=2 * NANO_PER_USD, actor=user, at=now()
-    )
-    budgets.clear_key_budget(key=issued.key, actor=user)
+    budget = make_budget(issued.key, period="total", limit_nanousd=2 * NANO_PER_USD, actor=user)
+    budgeting.remove_budget(budget=budget, actor=user)
     record(issued.key, model=model, input_tokens=1234, output_tokens=5, charged_nanousd=70, cost_nanousd=70)
     record(issued.key, outcome="refused", status=403, error_message="Top up to call it.")
     html = member.get(f"/keys/{issued.key.pk}/").content.decode()

@@ -11,6 +11,7 @@ from billing import wallets
 from billing.models import Wallet
 from catalog.models import Model
 from catalog.pricing import TokenPrice
+from keys.models import ApiKey
 from tests.factories import make_account, make_key, make_model, now
 from usage import opening
 from usage.admission import Admission, Decision
@@ -31,10 +32,17 @@ class Desk:
         self.key = make_key(self.account).key
         self.model: Model = make_model()
 
+    @classmethod
+    def of(cls, key: ApiKey) -> "Desk":
+        """A desk for another key of an account."""
+        desk = cls.__new__(cls)
+        desk.account, desk.key, desk.model = key.account, key, make_model()
+        return desk
+
     def request(self, **changes: Any) -> Admission:
         self.key.refresh_from_db()
         self.account.refresh_from_db()
-        at = now()
+        at = changes.get("at", now())
         finished = FinishedRequest(
             id=uuid7(),
             account_id=self.account.pk,

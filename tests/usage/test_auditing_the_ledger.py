@@ -11,7 +11,7 @@ from django.db import connection
 from pytest_django import Settings
 
 from accounts.models import Account, Plan
-from billing import budgets, topping_up, wallets
+from billing import topping_up, wallets
 from billing.models import ChainHead, Hold, LedgerTransaction, PromotionalCredit, TopUp
 from catalog.models import Model
 from keys.models import ApiKey
@@ -71,19 +71,17 @@ def books(db: None, settings: Settings) -> Books:
 
 
 def _place_holds(account: Account, key: ApiKey) -> None:
-    budgets.set_key_budget(key=key, period="day", limit_nanousd=10**9, actor=None, at=AT)
-    key.budget.held_nanousd = 300
-    key.budget.save()
     borrowed = wallets.borrowed_connection()
     locked = wallets.lock(borrowed, [account.pk])
     locked[account.pk].hold(300)
     wallets.write(borrowed, locked.values())
     DailyAllowance.objects.create(account=account, day=AT.date(), requests=1, held_tokens=50)
     common = {"account": account, "key": key, "process_id": uuid.uuid4()}
-    Hold.objects.create(request_id=uuid.uuid4(), amount_nanousd=300, budget_period_start=AT.date(), **common)
+    Hold.objects.create(request_id=uuid.uuid4(), amount_nanousd=300, placed_at=AT, **common)
     Hold.objects.create(
         request_id=uuid.uuid4(), amount_nanousd=0, allowance_day=AT.date(), allowance_tokens=50, **common
     )
+    factories.make_budget(key, period="day", limit_nanousd=10**9, at=AT)
 
 
 def plant(statement: str, **parameters: int | uuid.UUID) -> None:
@@ -96,6 +94,14 @@ def plant(statement: str, **parameters: int | uuid.UUID) -> None:
         cursor.execute(statement, parameters)
         for table in tables:
             cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+
+
+def of_budget(books: Books, *, figure: str, found: str, expected: str) -> str:
+    budget = books.key.budgets.get()
+    return (
+        f"budget {budget.pk} of account {books.account.pk}, {figure}, from 2026-03-04: it says {found} USD, "
+        f"its requests and open holds of the period say {expected} USD"
+    )
 
 
 def found() -> list[str]:
@@ -252,14 +258,21 @@ def test_usage_of_another_accounts_key_is_found(books: Books) -> None:
         [
             f"account {books.account.pk}: its keys were charged 0.002000005 USD, the account 0.003000005 USD",
             f"account {books.other.pk}: its keys were charged 0.001000000 USD, the account nothing",
+            of_budget(books, figure="spent", found="0.003000005", expected="0.002000005"),
         ]
     )
 
 
 def test_a_budget_that_holds_more_than_its_holds_is_found(books: Books) -> None:
     plant("UPDATE billing_budget SET held_nanousd = 299")
+    assert found() == [of_budget(books, figure="held", found="0.000000299", expected="0.000000300")]
+
+
+def test_a_budget_that_has_spent_less_than_its_requests_is_found(books: Books) -> None:
+    plant("UPDATE billing_budget SET spent_nanousd = spent_nanousd - 1, previous_spent_nanousd = 7")
     assert found() == [
-        f"key {books.key.pk}: its budget holds 0.000000299 USD, its open holds of the period are 0.000000300 USD"
+        of_budget(books, figure="spent", found="0.003000004", expected="0.003000005"),
+        of_budget(books, figure="spent", found="0.000000007", expected="0.000000000").replace("-04", "-03"),
     ]
 
 
@@ -283,7 +296,8 @@ def test_a_hold_of_a_request_that_has_ended_is_found(books: Books) -> None:
     record = rows.make_record(account=books.account, key=books.key, model=books.model, at=AT)
     plant("UPDATE billing_hold SET request_id = %(record)s WHERE amount_nanousd = 300", record=record.pk)
     assert found() == [
-        f"request {record.pk}: it still holds 0.000000300 USD, and was charged 0.001000000 USD already"
+        of_budget(books, figure="spent", found="0.003000005", expected="0.004000005"),
+        f"request {record.pk}: it still holds 0.000000300 USD, and was charged 0.001000000 USD already",
     ]
 
 

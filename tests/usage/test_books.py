@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from accounts.models import Account, Plan
-from billing import budgets, wallets
+from billing import wallets
 from billing.models import Budget, Hold
 from catalog.pricing import TokenPrice
-from tests.factories import now
+from tests.factories import make_budget, now
 from tests.invariants import check_books
 from tests.usage.desk import Desk
 from usage import opening
@@ -198,7 +198,7 @@ def test_an_exhausted_allowance_with_too_little_credit_says_so_about_the_allowan
 def test_an_exhausted_allowance_does_not_hide_a_key_limit() -> None:
     desk = Desk(credit="1")
     DailyAllowance.objects.create(account=desk.account, day=now().date(), requests=7_200)
-    budgets.set_key_budget(key=desk.key, period=Budget.Period.TOTAL, limit_nanousd=1, actor=None, at=now())
+    make_budget(desk.key, period=Budget.Period.TOTAL, limit_nanousd=1)
 
     (decision,) = desk.admit(desk.request(draws_allowance=True))
 
@@ -207,9 +207,7 @@ def test_an_exhausted_allowance_does_not_hide_a_key_limit() -> None:
 
 def test_a_key_limit_counts_what_is_held_and_what_was_spent() -> None:
     desk = Desk(credit="1")
-    budgets.set_key_budget(
-        key=desk.key, period=Budget.Period.TOTAL, limit_nanousd=650_000, actor=None, at=now()
-    )
+    make_budget(desk.key, period=Budget.Period.TOTAL, limit_nanousd=650_000)
     first, second, third = (desk.request() for _ in range(3))
 
     decisions = desk.admit(first, second, third)
@@ -226,28 +224,9 @@ def test_a_key_limit_counts_what_is_held_and_what_was_spent() -> None:
 
 def test_a_key_limit_cuts_the_output_of_a_request_that_names_none() -> None:
     desk = Desk(credit="1")
-    budgets.set_key_budget(
-        key=desk.key, period=Budget.Period.TOTAL, limit_nanousd=200_000, actor=None, at=now()
-    )
+    make_budget(desk.key, period=Budget.Period.TOTAL, limit_nanousd=200_000)
 
     assert desk.admit(desk.request(output_limit=None)) == [Admitted(output_limit=50, held_nanousd=200_000)]
-
-
-def test_a_request_that_ends_in_a_later_period_counts_in_the_one_that_admitted_it() -> None:
-    desk = Desk(credit="1")
-    budgets.set_key_budget(
-        key=desk.key, period=Budget.Period.DAY, limit_nanousd=350_000, actor=None, at=now()
-    )
-    late = desk.request()
-    desk.admit(late)
-    tomorrow = now() + dt.timedelta(days=1)
-
-    (decision,) = desk.admit(desk.request(at=tomorrow))
-    desk.end(late, input_tokens=30, output_tokens=40)
-
-    assert isinstance(decision, Admitted)
-    budget = Budget.objects.get()
-    assert (budget.period_start, budget.spent_nanousd, budget.held_nanousd) == (tomorrow.date(), 0, 300_000)
 
 
 def test_the_first_requests_of_accounts_without_a_wallet_make_one() -> None:
@@ -309,9 +288,7 @@ STEPS = st.lists(
 @given(steps=STEPS)
 def test_no_sequence_of_requests_breaks_the_books(steps: list[tuple[str, int, bool]]) -> None:
     desk = Desk(credit="0.004")
-    budgets.set_key_budget(
-        key=desk.key, period=Budget.Period.DAY, limit_nanousd=3_000_000, actor=None, at=now()
-    )
+    make_budget(desk.key, period=Budget.Period.DAY, limit_nanousd=3_000_000)
     running: list[Admission] = []
     ended: list[Admission] = []
     for step, tokens, draws_allowance in steps:

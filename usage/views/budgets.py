@@ -12,6 +12,7 @@ from billing.forms import BudgetForm
 from billing.models import Budget
 from catalog.money import usd_from_nano
 from keys.models import ApiKey
+from usage import budgeting
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -23,15 +24,15 @@ def key_budget(request: AccountRequest, key_id: int) -> HttpResponse:
     if request.method == "POST":
         form = BudgetForm(request.POST)
         if form.is_valid():
-            budgets.set_key_budget(
-                key=key,
+            budgeting.set_budget(
+                scope=budgets.Scope.of_key(key),
                 period=form.cleaned_data["period"],
                 limit_nanousd=form.cleaned_data["limit"],
                 actor=request.user,
                 at=timezone.now(),
             )
             messages.success(request, f"The spend limit of {key.name} holds from now on.")
-            return redirect("billing:key_budget", key.pk)
+            return redirect("key_budget", key.pk)
     elif budget:
         limit_usd = usd_from_nano(budget.limit_nanousd)
         form = BudgetForm(initial={"limit": f"{limit_usd:.2f}", "period": budget.period})
@@ -39,7 +40,8 @@ def key_budget(request: AccountRequest, key_id: int) -> HttpResponse:
         form = BudgetForm(initial={"period": Budget.Period.MONTH})
     context = {
         "key": key,
-        "budget": _counted_now(budget),
+        "budget": budget,
+        "counted": budget and budgets.BudgetState.as_it_stands(budget, day=timezone.now().date()).running,
         "resets_at": budget and budgets.period_end(period=budget.period, day=timezone.now().date()),
         "form": form,
     }
@@ -53,19 +55,10 @@ def clear_key_budget(request: AccountRequest, key_id: int) -> HttpResponse:
     key = get_object_or_404(ApiKey, pk=key_id, account=request.account)
     budget = Budget.objects.filter(key=key).first()
     if request.method == "POST":
-        budgets.clear_key_budget(key=key, actor=request.user)
+        if budget:
+            budgeting.remove_budget(budget=budget, actor=request.user)
         messages.success(request, f"{key.name} has no spend limit of its own any more.")
-        return redirect("billing:key_budget", key.pk)
+        return redirect("key_budget", key.pk)
     if budget is None:
-        return redirect("billing:key_budget", key.pk)
+        return redirect("key_budget", key.pk)
     return render(request, "billing/key_budget_clear.html", {"key": key, "budget": budget})
-
-
-def _counted_now(budget: Budget | None) -> Budget | None:
-    """The budget as it stands at this moment: one whose period is over counts from zero again."""
-    if budget is None:
-        return None
-    start = budgets.period_start(period=budget.period, day=timezone.now().date())
-    if start > budget.period_start:
-        budget.period_start, budget.spent_nanousd, budget.held_nanousd = start, 0, 0
-    return budget

@@ -1,0 +1,1 @@
+"""The pages about usage, and about the budgets that limit it."""
