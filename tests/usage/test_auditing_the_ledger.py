@@ -296,8 +296,8 @@ def test_a_hold_of_a_request_that_has_ended_is_found(books: Books) -> None:
     record = rows.make_record(account=books.account, key=books.key, model=books.model, at=AT)
     plant("UPDATE billing_hold SET request_id = %(record)s WHERE amount_nanousd = 300", record=record.pk)
     assert found() == [
-        of_budget(books, figure="spent", found="0.003000005", expected="0.004000005"),
         f"request {record.pk}: it still holds 0.000000300 USD, and was charged 0.001000000 USD already",
+        of_budget(books, figure="spent", found="0.003000005", expected="0.004000005"),
     ]
 
 
