@@ -1,7 +1,9 @@
 """What people type on the billing pages: amounts of USD, as people write them."""
 
 import datetime as dt
+import hashlib
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -9,9 +11,10 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.utils import timezone
 
-from accounts.models import Plan
+from accounts.models import Account, Plan
 from billing import topping_up
 from billing.models import BillingDetails, Budget
+from billing.providers.provider import PaymentProvider
 from catalog.money import nano_from_usd
 
 if TYPE_CHECKING:
@@ -56,15 +59,44 @@ class USDField(forms.DecimalField):
 
 
 class BuyForm(forms.Form):
-    """How much credit; `seen_total` is the total that the buyer has seen, in cents, or nothing."""
+    """How much credit, and who takes the money; `seen_total` is the total that the buyer has seen, in cents.
+
+    `token` is of the page that was shown: the same purchase sent twice from one page is one purchase.
+    """
 
     credit = USDField(label="Credit", help_text="What arrives in your wallet, in USD.")
     seen_total = forms.IntegerField(required=False, widget=forms.HiddenInput)
+    token = forms.CharField(required=False, max_length=64, widget=forms.HiddenInput)
+    provider = forms.ChoiceField(label="Pay with", required=False)
+    keep_method = forms.BooleanField(label="Keep this payment method for auto top-up", required=False)
 
-    def __init__(self, *args: Any, plan: Plan, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, plan: Plan, offered: Sequence[PaymentProvider], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.plan = plan
+        self.offered = {provider.slug: provider for provider in offered}
         self.quote: topping_up.Quote | None = None
+        choice = self.fields["provider"]
+        assert isinstance(choice, forms.ChoiceField)  # noqa: S101  # for the types
+        choice.choices = [(slug, provider.name) for slug, provider in self.offered.items()]
+
+    @property
+    def chosen(self) -> PaymentProvider:
+        """The provider that was chosen, or the first."""
+        return self.offered.get(self["provider"].value() or "") or next(iter(self.offered.values()))
+
+    @property
+    def keeps_method(self) -> bool:
+        return bool(self.cleaned_data["keep_method"]) and self.chosen.saves_methods
+
+    @property
+    def submission(self) -> str | None:
+        """What is the same only for the same purchase from the same page."""
+        if not self.cleaned_data["token"] or self.quote is None:
+            return None
+        purchase = (
+            f"{self.quote.credit_nanousd}:{self.quote.total_nanousd}:{self.chosen.slug}:{self.keeps_method}"
+        )
+        return hashlib.sha256(f"{self.cleaned_data['token']}:{purchase}".encode()).hexdigest()
 
     def clean_credit(self) -> int:
         credit_nanousd: int = self.cleaned_data["credit"]
@@ -135,3 +167,30 @@ class GrantForm(forms.Form):
         return (
             None if day is None else dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), tzinfo=dt.UTC)
         )
+
+
+class ResolveForm(forms.Form):
+    """What becomes of a payment that fits no top-up: credited to an account, or closed with a note alone."""
+
+    account = forms.IntegerField(
+        label="Account",
+        required=False,
+        min_value=1,
+        help_text="The number of the account that gets the credit. Empty: it is closed, and no money moves here.",
+    )
+    note = forms.CharField(
+        label="Note",
+        max_length=300,
+        help_text="Why. Operators read it, and the audit log of the account keeps it.",
+        widget=forms.TextInput(attrs={"class": "vTextField"}),
+    )
+
+    def clean_account(self) -> Account | None:
+        number = self.cleaned_data["account"]
+        if number is None:
+            return None
+        account = Account.objects.filter(pk=number).first() if number < 2**63 else None
+        if account is None:
+            msg = "There is no account of this number."
+            raise ValidationError(msg)
+        return account

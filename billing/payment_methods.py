@@ -65,6 +65,13 @@ def keep(*, topup: TopUp, method: SavedMethod, at: dt.datetime) -> SavedPaymentM
     return kept
 
 
+def is_kept(*, topup: TopUp) -> bool:
+    """Whether the payment of this top-up has brought its method, or one was saved since."""
+    return SavedPaymentMethod.objects.filter(
+        account=topup.account_id, provider=topup.provider, created_at__gte=topup.created_at
+    ).exists()
+
+
 def make_default(*, method: SavedPaymentMethod, actor: User) -> None:
     """Let auto top-up charge this one; a removed method stays what it was."""
     with transaction.atomic():

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from billing.views import alerts, buying, details, overview, receipts, sandbox
+from billing.views import alerts, buying, details, methods, overview, receipts, sandbox, webhooks
 
 app_name = "billing"
 urlpatterns = [
@@ -12,10 +12,15 @@ urlpatterns = [
     path("details/", details.details, name="details"),
     path("alerts/", alerts.alerts, name="alerts"),
     path("buy/", buying.buy, name="buy"),
+    path("webhooks/<slug:provider>/", webhooks.webhook, name="webhook"),
+    path("methods/", methods.method_list, name="methods"),
+    path("methods/<int:method_id>/default/", methods.make_default, name="make_default_method"),
+    path("methods/<int:method_id>/remove/", methods.remove, name="remove_method"),
     path("sandbox/<slug:reference>/", sandbox.sandbox_payment, name="sandbox_payment"),
     path("sandbox/<slug:reference>/pay/", sandbox.sandbox_pay, name="sandbox_pay"),
     path("sandbox/<slug:reference>/cancel/", sandbox.sandbox_cancel, name="sandbox_cancel"),
     path("topups/<int:topup_id>/", receipts.receipt, name="receipt"),
     path("topups/<int:topup_id>/receipt.pdf", receipts.receipt_file, name="receipt_file"),
+    path("topups/<int:topup_id>/pay/", buying.pay, name="pay"),
     path("topups/<int:topup_id>/return/", buying.returned, name="return"),
 ]

@@ -54,5 +54,25 @@ app.conf.beat_schedule = {
         "schedule": crontab(hour="3", minute="17"),
         "options": {"expires": 6 * 3600},
     },
+    "process-webhooks": {
+        "task": "billing.process_webhooks",
+        "schedule": 30.0,
+        "options": {"expires": 30},
+    },
+    "look-up-payments": {
+        "task": "billing.look_up_payments",
+        "schedule": 60.0,
+        "options": {"expires": 60},
+    },
+    "mail-unmatched-payments": {
+        "task": "billing.mail_unmatched_payments",
+        "schedule": 60.0,
+        "options": {"expires": 60},
+    },
+    "forget-payment-methods": {
+        "task": "billing.forget_payment_methods",
+        "schedule": crontab(minute="9-59/10"),
+        "options": {"expires": 540},
+    },
     "mail-anomalies": {"task": "usage.mail_anomalies", "schedule": 60.0, "options": {"expires": 60}},
 }

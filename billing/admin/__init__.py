@@ -1,5 +1,5 @@
 """Money for the operator: everything to read, nothing to edit, and a few things to do, each with its reason."""
 
-from billing.admin import ledger, promotions, topups, upstream_health, wallets
+from billing.admin import ledger, promotions, topups, unmatched, upstream_health, wallets, webhooks
 
-__all__ = ["ledger", "promotions", "topups", "upstream_health", "wallets"]
+__all__ = ["ledger", "promotions", "topups", "unmatched", "upstream_health", "wallets", "webhooks"]

@@ -26,11 +26,14 @@ class TopUpAdmin(ReadOnly, TopUpModelAdmin):
         "fee_rate",
         "provider",
         "provider_reference",
+        "provider_payment",
+        "method",
+        "failure",
         "created_at",
         "paid_at",
     )
     list_filter = ("status", "provider")
-    search_fields = ("account__name", "account__members__email", "provider_reference")
+    search_fields = ("account__name", "account__members__email", "provider_reference", "provider_payment")
     list_select_related = ("account",)
     date_hierarchy = "created_at"
 

@@ -1,5 +1,6 @@
 """What payment providers have told us, and what of it nobody waited for."""
 
+from decimal import Decimal
 from typing import ClassVar
 
 from django.db import models
@@ -80,3 +81,10 @@ class UnmatchedPayment(models.Model):
 
     def __str__(self) -> str:
         return f"payment {self.payment}"
+
+    @property
+    def amount(self) -> str:
+        """What came, to read. How many decimals another currency has is not known here."""
+        if self.currency == "usd":
+            return f"{Decimal(self.amount_cents).scaleb(-2):,.2f} USD"
+        return f"{self.amount_cents} of the smallest unit of {self.currency.upper()}"

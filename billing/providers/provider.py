@@ -139,7 +139,10 @@ class PaymentProvider(Protocol):
         """
 
     def look_up(self, *, topup: TopUp) -> PaymentArrived | PaymentFailed | None:
-        """What became of the top-up's payment, for one whose webhook never came; None: it may still be made."""
+        """What became of the top-up's payment, for one whose webhook never came; None: it may still be made.
+
+        Not to be asked while a page or a charge is being asked for: what the company does not know of has failed.
+        """
 
     def read_webhook(self, *, body: bytes, headers: Mapping[str, str]) -> WebhookMessage:
         """The message of a webhook, from its raw body; `headers` by name, in any case.

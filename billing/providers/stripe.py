@@ -103,7 +103,7 @@ class StripeProvider:
             return stripe_objects.of_session(found.to_dict())
         if topup.method is None:
             # The buyer was never told of a page, so nobody can pay on it.
-            return None
+            return PaymentFailed(topup.provider_reference, "The payment page was never opened.")
         with _answered():
             intents = _client().v1.payment_intents.list(
                 {
@@ -117,7 +117,7 @@ class StripeProvider:
                 found_intent = intent.to_dict()
                 if stripe_objects.reference_of(found_intent) == topup.provider_reference:
                     return stripe_objects.of_intent(found_intent)
-        return None
+        return PaymentFailed(topup.provider_reference, "The charge was never made.")
 
     def read_webhook(self, *, body: bytes, headers: Mapping[str, str]) -> WebhookMessage:
         secrets = [secret.strip() for secret in settings.STRIPE_WEBHOOK_SECRETS if secret.strip()]

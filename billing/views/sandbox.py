@@ -10,7 +10,7 @@ from accounts.acting import AccountRequest, acting_account_required
 from billing import topping_up
 from billing.models import TopUp
 from billing.providers import offering
-from billing.providers.sandbox import SANDBOX
+from billing.providers.sandbox import CARD, DECLINED_CARD, SANDBOX, payment_of
 
 
 @require_GET
@@ -20,7 +20,7 @@ def sandbox_payment(request: AccountRequest, reference: str) -> HttpResponse:
     topup = _sandbox_topup(request, reference)
     if topup.status != TopUp.Status.PENDING:
         return redirect("billing:return", topup.pk)
-    return render(request, "billing/sandbox_payment.html", {"topup": topup})
+    return render(request, "billing/sandbox_payment.html", {"topup": topup, "cards": [CARD, DECLINED_CARD]})
 
 
 @require_POST
@@ -29,11 +29,9 @@ def sandbox_pay(request: AccountRequest, reference: str) -> HttpResponse:
     """The sandbox reports a payment, as a real provider would through its webhook."""
     topup = _sandbox_topup(request, reference)
     if topup.status == TopUp.Status.PENDING:
-        topping_up.finish(
-            provider=topup.provider,
-            reference=topup.provider_reference,
-            paid_total_nanousd=topup.total_nanousd,
-            at=timezone.now(),
+        card = DECLINED_CARD if request.POST.get("card") == DECLINED_CARD.method else CARD
+        topping_up.take(
+            provider=topup.provider, payment=payment_of(topup=topup, method=card), at=timezone.now()
         )
     return redirect("billing:return", topup.pk)
 

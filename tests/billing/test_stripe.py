@@ -6,11 +6,10 @@ from decimal import Decimal
 
 import pytest
 
-from accounts.models import Account, Plan
+from accounts.models import Plan
 from billing import payment_methods, topping_up
 from billing.models import SavedPaymentMethod, TopUp
 from billing.providers.provider import (
-    Checkout,
     PaymentArrived,
     PaymentFailed,
     ProviderAway,
@@ -28,31 +27,8 @@ from tests.billing.fake_stripe import (
     FakeStripe,
     Refusal,
 )
+from tests.billing.paying import USD, check_out, start
 from tests.invariants import check_books
-
-USD = 10**9
-
-
-def start(account: Account | None = None, *, saves_method: bool = False) -> TopUp:
-    account = account or factories.make_account()
-    return topping_up.start(
-        account=account,
-        actor=account.members.get(),
-        credit_nanousd=20 * USD,
-        provider="stripe",
-        at=factories.now(),
-        saves_method=saves_method,
-    )
-
-
-def check_out(topup: TopUp) -> Checkout:
-    checkout = STRIPE.start_checkout(
-        topup=topup,
-        return_url="https://tollgate.example/return/",
-        cancel_url="https://tollgate.example/back/",
-    )
-    topping_up.keep_checkout(topup=topup, checkout=checkout)
-    return checkout
 
 
 def charged(fake: FakeStripe, number: str) -> tuple[TopUp, SavedMethod]:
@@ -245,7 +221,7 @@ def test_a_charge_that_the_bank_declines_says_why(
 @pytest.mark.django_db
 def test_a_charge_whose_answer_was_lost_can_be_looked_up(fake_stripe: FakeStripe) -> None:
     topup, method = charged(fake_stripe, GOOD)
-    assert STRIPE.look_up(topup=topup) is None
+    assert isinstance(STRIPE.look_up(topup=topup), PaymentFailed)
     fake_stripe.fail_next("drop-after", times=3)
     with pytest.raises(ProviderAway):
         STRIPE.charge_saved(topup=topup, method=method)

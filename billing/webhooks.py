@@ -1,0 +1,134 @@
+"""What payment providers tell us: recorded first, then acted on, so that no crash in between can lose it.
+
+Providers repeat themselves, change the order, and are told 200 as soon as the record is committed. All that acting on
+news does is idempotent, so an event may be processed by several at once, and again after a crash.
+"""
+
+import dataclasses
+import datetime as dt
+import logging
+from typing import Any
+
+from django.db.models import F
+
+from billing import payment_methods, topping_up, unmatched
+from billing.models import TopUp, WebhookEvent
+from billing.providers import offering
+from billing.providers.provider import (
+    DisputeChanged,
+    News,
+    PaymentArrived,
+    PaymentFailed,
+    RefundChanged,
+    WebhookMessage,
+)
+
+logger = logging.getLogger(__name__)
+
+# A crash is repaired after this long; what fails is tried again after twice as long each time, up to the longest.
+_FIRST_WAIT = dt.timedelta(seconds=30)
+_LONGEST_WAIT = dt.timedelta(hours=6)
+_KINDS: dict[str, type[News]] = {
+    kind.__name__: kind for kind in (PaymentArrived, PaymentFailed, RefundChanged, DisputeChanged)
+}
+_Outcome = WebhookEvent.Outcome
+
+
+def record(*, provider: str, message: WebhookMessage, at: dt.datetime) -> WebhookEvent:
+    """Write down a genuine message, once however often it is sent, before anything is done about it."""
+    event, _is_new = WebhookEvent.objects.get_or_create(
+        provider=provider,
+        event=message.event,
+        defaults={
+            "type": message.type,
+            "news": written(message.news),
+            "occurred_at": message.occurred_at,
+            "received_at": at,
+            "due_at": at + _FIRST_WAIT,
+        },
+    )
+    return event
+
+
+def process(*, event: WebhookEvent, at: dt.datetime) -> None:
+    """Do what the event asks for; one that is processed already does nothing.
+
+    It raises nothing: an event whose processing fails waits, and is due again later.
+    """
+    if event.outcome != _Outcome.WAITING:
+        return
+    try:
+        outcome = _act(event, at)
+    except Exception as problem:  # whatever it is, the event must not be lost for it
+        logger.exception("could not process the webhook %s of %s", event, event.provider)
+        wait = min(_FIRST_WAIT * 2 ** min(event.attempts, 16), _LONGEST_WAIT)
+        WebhookEvent.objects.filter(pk=event.pk, outcome=_Outcome.WAITING).update(
+            attempts=F("attempts") + 1,
+            problem=f"{type(problem).__name__}: {problem}"[:500],
+            due_at=at + wait,
+        )
+    else:
+        WebhookEvent.objects.filter(pk=event.pk, outcome=_Outcome.WAITING).update(
+            outcome=outcome, processed_at=at, attempts=F("attempts") + 1, problem=""
+        )
+
+
+def process_due(*, at: dt.datetime, limit: int = 100) -> int:
+    """Process what a crash or a failure has left, the oldest first. Returns how many there were."""
+    due = list(WebhookEvent.objects.filter(processed_at=None, due_at__lte=at).order_by("due_at")[:limit])
+    for event in due:
+        process(event=event, at=at)
+    return len(due)
+
+
+def written(news: News | None) -> dict[str, Any] | None:
+    """News as JSON, without the payment method: what was saved is asked of the provider."""
+    if news is None:
+        return None
+    fields = dataclasses.asdict(news)
+    fields.pop("method", None)
+    return {"kind": type(news).__name__, **fields}
+
+
+def news_of(event: WebhookEvent) -> News | None:
+    """The news that `written` wrote."""
+    if event.news is None:
+        return None
+    fields = dict(event.news)
+    return _KINDS[fields.pop("kind")](**fields)
+
+
+def _act(event: WebhookEvent, at: dt.datetime) -> WebhookEvent.Outcome:
+    match news_of(event):
+        case PaymentArrived() as payment:
+            return _take(event, payment, at)
+        case PaymentFailed(reference=reference, message=message):
+            try:
+                topping_up.give_up(provider=event.provider, reference=reference, message=message)
+            except topping_up.PaymentUnknown:
+                # No money has come, and nobody waits for it.
+                return _Outcome.IGNORED
+            return _Outcome.DONE
+        case _:
+            return _Outcome.IGNORED
+
+
+def _take(event: WebhookEvent, payment: PaymentArrived, at: dt.datetime) -> WebhookEvent.Outcome:
+    try:
+        topup = topping_up.take(provider=event.provider, payment=payment, at=at)
+    except unmatched.REASONS as problem:
+        unmatched.note(provider=event.provider, payment=payment, why=str(problem), event=event, at=at)
+        return _Outcome.UNMATCHED
+    unmatched.found(topup=topup, at=at)
+    _ask_for_method(topup, at)
+    return _Outcome.DONE
+
+
+def _ask_for_method(topup: TopUp, at: dt.datetime) -> None:
+    """A webhook does not say which card was kept; the provider does. The credit is there already."""
+    if not topup.saves_method or payment_methods.is_kept(topup=topup):
+        return
+    provider = offering.named(slug=topup.provider)
+    news = provider.look_up(topup=topup) if provider else None
+    if isinstance(news, PaymentArrived) and news.method is not None:
+        topping_up.take(provider=topup.provider, payment=news, at=at)

@@ -1,0 +1,32 @@
+"""Top-ups that are paid through the fake Stripe."""
+
+from accounts.models import Account
+from billing import topping_up
+from billing.models import TopUp
+from billing.providers.provider import Checkout
+from billing.providers.stripe import STRIPE
+from tests import factories
+
+USD = 10**9
+
+
+def start(account: Account | None = None, *, usd: int = 20, saves_method: bool = False) -> TopUp:
+    account = account or factories.make_account()
+    return topping_up.start(
+        account=account,
+        actor=account.members.get(),
+        credit_nanousd=usd * USD,
+        provider="stripe",
+        at=factories.now(),
+        saves_method=saves_method,
+    )
+
+
+def check_out(topup: TopUp) -> Checkout:
+    checkout = STRIPE.start_checkout(
+        topup=topup,
+        return_url="https://tollgate.example/return/",
+        cancel_url="https://tollgate.example/back/",
+    )
+    topping_up.keep_checkout(topup=topup, checkout=checkout)
+    return checkout
