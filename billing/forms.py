@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 
 from accounts.models import Account, Plan
-from billing import topping_up
+from billing import topping_up, wording
 from billing.models import BillingDetails, Budget
 from billing.providers.provider import PaymentProvider
 from catalog.money import nano_from_usd
@@ -194,3 +194,18 @@ class ResolveForm(forms.Form):
             msg = "There is no account of this number."
             raise ValidationError(msg)
         return account
+
+
+class LedgerFilterForm(forms.Form):
+    """Which movements of the ledger are shown. A kind that does not exist shows all of them."""
+
+    kind = forms.ChoiceField(choices=[("", "Everything"), *wording.KINDS], required=False, label="Show")
+
+    def __init__(self, data: Any) -> None:
+        super().__init__(data)
+        self.fields["kind"].widget.attrs["class"] = "form-select"
+
+    @property
+    def chosen(self) -> str:
+        """What was asked for; empty: all kinds."""
+        return str(self.cleaned_data["kind"]) if self.is_valid() else ""

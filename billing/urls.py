@@ -8,6 +8,7 @@ app_name = "billing"
 urlpatterns = [
     path("", overview.home, name="home"),
     path("ledger/", overview.ledger, name="ledger"),
+    path("ledger.csv", overview.ledger_file, name="ledger_file"),
     path("payments/", overview.payments, name="payments"),
     path("details/", details.details, name="details"),
     path("alerts/", alerts.alerts, name="alerts"),

@@ -6,6 +6,7 @@ import io
 from typing import Unpack
 
 from accounts.models import Account
+from billing.spreadsheets import harmless
 from catalog.money import usd_string
 from usage import live
 from usage.queries import Step
@@ -33,8 +34,6 @@ _STATEMENT = f"""
            sum(charged_nanousd)::bigint
     FROM narrowed GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 3, 2, 5, 6
 """  # noqa: S608 - constants
-# A spreadsheet takes a cell that starts with one of these for a formula.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def usage_csv(
@@ -47,11 +46,7 @@ def usage_csv(
     for period, key_id, key_name, environment, model, outcome, *counts, cost, charged in live.select(
         _STATEMENT, {**live.parameters(account, start, end, filters), "step": step}
     ):
-        names = (_harmless(key_name), environment, model, outcome)
+        names = (harmless(key_name), environment, model, outcome)
         when = period.strftime("%Y-%m-%dT%H:%M:%SZ")
         writer.writerow([when, key_id, *names, *counts, usd_string(cost), usd_string(charged)])
     return written.getvalue()
-
-
-def _harmless(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text

@@ -10,6 +10,7 @@ from django import forms
 from accounts.models import Account
 from catalog.models import Model
 from keys.models import ApiKey
+from usage import request_log
 from usage.live import Filters
 from usage.models import UsageRecord
 from usage.queries import Dimension, Metric, Step
@@ -21,6 +22,7 @@ METRICS = [("charged", "Spend"), ("cost", "List price"), ("tokens", "Tokens"), (
 # 31 days of hours are as many bars as a screen can tell apart.
 _MOST_HOURLY_DAYS = 31
 _MOST_DAYS = 366
+_HOUR_FORMAT = "%Y-%m-%dT%H:%M"
 _DAYS = {"today": 1, "7d": 7, "30d": 30}
 
 
@@ -112,6 +114,12 @@ class RequestFilterForm(forms.Form):
         choices=[("", "All outcomes"), *UsageRecord.Outcome.choices], required=False, label="Outcome"
     )
     status = forms.IntegerField(required=False, min_value=100, max_value=599, label="HTTP status")
+    hour = forms.DateTimeField(
+        required=False,
+        input_formats=[_HOUR_FORMAT],
+        widget=forms.DateTimeInput(format=_HOUR_FORMAT, attrs={"type": "datetime-local", "step": 3600}),
+        label="Hour (UTC)",
+    )
 
     def __init__(self, data: Any, *, account: Account) -> None:
         super().__init__(data)
@@ -121,7 +129,11 @@ class RequestFilterForm(forms.Form):
 
     def filters(self) -> dict[str, Any]:
         """Conditions on UsageRecord; those that were not asked for are left out."""
-        asked = self.cleaned_data if self.is_valid() else {}
+        asked = dict(self.cleaned_data) if self.is_valid() else {}
+        hour = asked.pop("hour", None)
+        if hour is not None:
+            start = hour.replace(minute=0)
+            asked |= request_log.within(start=start, end=start + dt.timedelta(hours=1))
         return {name: value for name, value in asked.items() if value not in {None, ""}}
 
     def query(self, **changes: str) -> str:

@@ -1,5 +1,6 @@
 """The request log: keyset pages over the records of an account, which are in order of arrival by their ids."""
 
+import datetime as dt
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,8 @@ from accounts.models import Account
 from usage.models import UsageRecord
 
 PAGE_SIZE = 50
+# Further than this, the moment in an id and the start of its request are never apart.
+_APART = dt.timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,25 @@ class Page:
     records: list[UsageRecord]
     newer_than: uuid.UUID | None
     older_than: uuid.UUID | None
+
+
+def within(*, start: dt.datetime, end: dt.datetime) -> dict[str, Any]:
+    """Conditions on the records that started in this time.
+
+    An id says when it was made, which is when its request arrived. So the index of the ids finds them, and need not
+    be read from the newest on.
+    """
+    return {
+        "started_at__gte": start,
+        "started_at__lt": end,
+        "pk__gte": _first_id(start - _APART),
+        "pk__lt": _first_id(end + _APART),
+    }
+
+
+def _first_id(at: dt.datetime) -> uuid.UUID:
+    """The lowest UUIDv7 of the millisecond."""
+    return uuid.UUID(int=max(0, int(at.timestamp() * 1000)) << 80)
 
 
 def page(

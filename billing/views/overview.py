@@ -7,6 +7,7 @@ from django.views.decorators.http import require_safe
 
 from accounts.acting import AccountRequest, acting_account_required
 from billing import statement
+from billing.forms import LedgerFilterForm
 from billing.models import Wallet
 from billing.views.paging import older_than, page_or_fragment
 
@@ -16,12 +17,15 @@ from billing.views.paging import older_than, page_or_fragment
 def home(request: AccountRequest) -> HttpResponse:
     """What the account has, what it paid, and its ledger."""
     wallet = Wallet.objects.filter(account=request.account).first() or Wallet()
+    lines = statement.lines(account=request.account)
+    in_ledger_nanousd = lines.rows[0].balance_nanousd if lines.rows else 0
     context = {
         "wallet": wallet,
-        "unposted_nanousd": statement.credit_in_ledger(account=request.account) - wallet.balance_nanousd,
+        "unposted_nanousd": in_ledger_nanousd - wallet.balance_nanousd,
+        "pending_nanousd": statement.pending_nanousd(account=request.account),
         "now": timezone.now(),
         "payments": statement.payments(account=request.account),
-        "ledger": statement.lines(account=request.account),
+        "ledger": lines,
     }
     return render(request, "billing/home.html", context)
 
@@ -29,9 +33,26 @@ def home(request: AccountRequest) -> HttpResponse:
 @require_safe
 @acting_account_required
 def ledger(request: AccountRequest) -> HttpResponse:
-    """The ledger from some line on: a page, or the table alone."""
-    lines = statement.lines(account=request.account, older_than=older_than(request))
-    return page_or_fragment(request, "billing/ledger.html", "billing/_ledger.html", {"ledger": lines})
+    """The ledger from some line on, of one kind or of all: a page, or the table alone."""
+    form = LedgerFilterForm(request.GET)
+    lines = statement.lines(account=request.account, kind=form.chosen, older_than=older_than(request))
+    context = {"ledger": lines, "form": form}
+    return page_or_fragment(request, "billing/ledger.html", "billing/_ledger.html", context)
+
+
+@require_safe
+@acting_account_required
+def ledger_file(request: AccountRequest) -> HttpResponse:
+    """The whole ledger, of one kind or of all, as a CSV file."""
+    content = statement.lines_csv(account=request.account, kind=LedgerFilterForm(request.GET).chosen)
+    return HttpResponse(
+        content,
+        content_type="text/csv; charset=utf-8",
+        headers={
+            "Content-Disposition": f'attachment; filename="ledger-{timezone.now():%Y-%m-%d}.csv"',
+            "Cache-Control": "private, no-store",
+        },
+    )
 
 
 @require_safe
