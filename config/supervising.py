@@ -13,6 +13,7 @@ import time
 from config import environment
 from config.children import Child, rotate, stop_together
 from config.command_line import Command
+from config.doorman import Doorman
 from config.embedded import Embedded
 from config.home import Home, State, say
 from config.listening import answers_ready, listen, url_of, warn_about_strangers
@@ -255,9 +256,9 @@ class Instance:
     # --- Stopping ------------------------------------------------------------------------------------------
 
     def _stop(self) -> None:
-        """Callers first, then those who work for them, then the data."""
-        # Or the kernel would go on queueing callers for a web process that no longer takes them.
-        self._listener.close()
+        """Callers first, then those who work for them, then the data. Until the end somebody is at the door."""
+        doorman = Doorman(self._listener)
+        doorman.start()
         if any(child.is_running for child in self._web):
             say("stopping: running requests may take up to 30 s; Ctrl-C again stops at once")
         others = [child for child in self._programs if child not in self._web]
@@ -266,6 +267,7 @@ class Instance:
         if self._sandbox_listener:
             self._sandbox_listener.close()
         self._embedded.stop()
+        doorman.stop()
         self._home.forget_state()
 
     def _is_in_a_hurry(self) -> bool:
