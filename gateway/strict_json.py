@@ -9,6 +9,8 @@ from gateway.errors import invalid_json
 
 _MAX_DEPTH = 64
 _SHOWN = 60
+# orjson makes a float of a whole number from here on, which is another number; of one below that bound too.
+_BEYOND, _BELOW = float(2**64), float(-(2**63))
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -20,14 +22,27 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise invalid_json(str(error).split(":")[0][:200]) from None
     if not isinstance(document, dict):
         raise invalid_json("it must be an object")
-    if _may_have_lost_a_key(body, _strings(document)):
+    strings, is_rounded = _strings(document)
+    if _may_have_lost_a_key(body, strings):
         json.loads(body, object_pairs_hook=_refuse_duplicates, parse_int=float)
-    return document
+    return dict(json.loads(body)) if is_rounded else document
 
 
-def _strings(document: dict[str, Any]) -> list[str]:
-    """All strings of the document, keys included. Raises Refusal if it is nested too deeply."""
+def written(document: dict[str, Any]) -> bytes:
+    """A document that `parse_object` has read, as JSON, with whole numbers of any size."""
+    try:
+        return orjson.dumps(document)
+    except orjson.JSONEncodeError:
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _strings(document: dict[str, Any]) -> tuple[list[str], bool]:
+    """All strings of the document, keys included, and whether a whole number in it may have lost digits.
+
+    Raises Refusal if it is nested too deeply.
+    """
     strings: list[str] = []
+    is_rounded = False
     level: list[Any] = [document]
     for _ in range(_MAX_DEPTH):
         below: list[Any] = []
@@ -43,8 +58,10 @@ def _strings(document: dict[str, Any]) -> list[str]:
                     strings.append(child)
                 elif kind is dict or kind is list:
                     below.append(child)
+                elif kind is float and not _BELOW < child < _BEYOND:
+                    is_rounded = True
         if not below:
-            return strings
+            return strings, is_rounded
         level = below
     raise invalid_json(f"it is nested more than {_MAX_DEPTH} levels deep")
 

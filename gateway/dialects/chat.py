@@ -25,7 +25,7 @@ from gateway.errors import Refusal, invalid_value
 from gateway.metering import Usage
 from gateway.parsing import Asked, boolean, messages_of, models_of
 from gateway.sse import data_of, event_of
-from gateway.strict_json import parse_object
+from gateway.strict_json import parse_object, written
 from gateway.weighing import Image
 
 _MAX_CHOICES = 128
@@ -124,7 +124,7 @@ class Chat(Dialect):
         if output_limit:
             named = [name for name in _LIMITS if document.get(name) is not None]
             document |= dict.fromkeys(named or [target.output_limit_parameter], output_limit)
-        return orjson.dumps(with_usage_in_stream(document) if asked.is_streamed else document)
+        return written(with_usage_in_stream(document) if asked.is_streamed else document)
 
     def read(self, document: dict[str, Any]) -> Answered:
         choices = document.get("choices")

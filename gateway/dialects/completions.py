@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import orjson
-
 from catalog.serving import Target
 from gateway import fields, weighing
 from gateway.dialects.chat import SAMPLING, Chat, with_usage_in_stream
@@ -11,7 +9,7 @@ from gateway.dialects.shared_account import NO_STORE, SERVICE_TIER
 from gateway.dialects.texts import read_texts
 from gateway.errors import invalid_value
 from gateway.parsing import Asked, boolean, models_of
-from gateway.strict_json import parse_object
+from gateway.strict_json import parse_object, written
 
 _MAX_PROMPTS = 128
 # OpenAI's own default. Without it a prompt would go on for as long as the wallet affords.
@@ -60,4 +58,4 @@ class Completions(Chat):
     def outgoing(self, asked: Asked, target: Target, output_limit: int) -> bytes:
         document: dict[str, Any] = {**asked.document, "model": target.model, "max_tokens": output_limit}
         document.pop("models", None)
-        return orjson.dumps(with_usage_in_stream(document) if asked.is_streamed else document)
+        return written(with_usage_in_stream(document) if asked.is_streamed else document)

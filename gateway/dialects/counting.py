@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import orjson
-
 from catalog.serving import Target
 from gateway import metering, weighing
 from gateway.dialects.dialect import Answered, BrokenAnswerError
@@ -11,6 +9,7 @@ from gateway.dialects.messages import Messages, read_input
 from gateway.errors import invalid_value
 from gateway.metering import Usage
 from gateway.parsing import Asked, boolean, models_of
+from gateway.strict_json import written
 
 _NOTHING = Usage(input_tokens=0, output_tokens=0)
 
@@ -39,7 +38,7 @@ class CountTokens(Messages):
     def outgoing(self, asked: Asked, target: Target, output_limit: int) -> bytes:
         document = {**asked.document, "model": target.model}
         document.pop("models", None)
-        return orjson.dumps(document)
+        return written(document)
 
     def read(self, document: dict[str, Any]) -> Answered:
         if metering.count(document.get("input_tokens")) is None:

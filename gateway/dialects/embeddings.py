@@ -2,14 +2,12 @@
 
 from typing import Any
 
-import orjson
-
 from catalog.serving import Target
 from gateway import fields, metering, weighing
 from gateway.dialects.dialect import Answered, BrokenAnswerError, Dialect
 from gateway.dialects.texts import read_texts
 from gateway.parsing import Asked, models_of
-from gateway.strict_json import parse_object
+from gateway.strict_json import parse_object, written
 
 MAX_INPUTS = 2048
 
@@ -47,7 +45,7 @@ class Embeddings(Dialect):
     def outgoing(self, asked: Asked, target: Target, output_limit: int) -> bytes:
         document: dict[str, Any] = {**asked.document, "model": target.model}
         document.pop("models", None)
-        return orjson.dumps(document)
+        return written(document)
 
     def read(self, document: dict[str, Any]) -> Answered:
         if not isinstance(document.get("data"), list):

@@ -24,7 +24,7 @@ from gateway.errors import Refusal, invalid_value
 from gateway.metering import Usage
 from gateway.parsing import Asked, boolean, messages_of, models_of
 from gateway.sse import data_of, named_event_of
-from gateway.strict_json import parse_object
+from gateway.strict_json import parse_object, written
 from gateway.weighing import Image
 
 _VERSION = "2023-06-01"
@@ -100,7 +100,7 @@ class Messages(Dialect):
     def outgoing(self, asked: Asked, target: Target, output_limit: int) -> bytes:
         document = {**asked.document, "model": target.model, "max_tokens": output_limit}
         document.pop("models", None)
-        return orjson.dumps(document)
+        return written(document)
 
     def upstream_headers(self, target: Target, client: Mapping[bytes, bytes]) -> dict[str, str]:
         """The version and the betas that the client asks for are part of the protocol; nothing else is passed on."""

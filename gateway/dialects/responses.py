@@ -23,7 +23,7 @@ from gateway.errors import Refusal, invalid_value
 from gateway.metering import Usage
 from gateway.parsing import Asked, boolean, models_of
 from gateway.sse import data_of, named_event_of
-from gateway.strict_json import parse_object
+from gateway.strict_json import parse_object, written
 from gateway.weighing import Image
 
 # Tools that the client runs itself, or that only choose among its own.
@@ -116,7 +116,7 @@ class Responses(Dialect):
         document.pop("models", None)
         if output_limit:
             document["max_output_tokens"] = output_limit
-        return orjson.dumps(document)
+        return written(document)
 
     def read(self, document: dict[str, Any]) -> Answered:
         output = document.get("output")

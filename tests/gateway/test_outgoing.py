@@ -1,5 +1,6 @@
 """What goes upstream in each dialect: the body with what was admitted, and the headers with none of the client's."""
 
+import json
 from typing import Any
 
 import orjson
@@ -12,6 +13,7 @@ from gateway.dialects.dialect import Dialect
 from gateway.dialects.embeddings import Embeddings
 from gateway.dialects.messages import Messages
 from gateway.dialects.responses import Responses
+from gateway.errors import Refusal
 from tests.gateway import dialects
 
 DIALECTS: list[Dialect] = [Chat(), Completions(), Embeddings(), Responses(), Messages()]
@@ -115,3 +117,27 @@ def test_anthropics_version_and_betas_are_the_clients_and_nothing_else_is() -> N
         "content-type": "application/json",
         "anthropic-version": "2023-06-01",
     }
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda one: one.endpoint)
+@pytest.mark.parametrize(
+    "number",
+    ["18446744073709551616", "-9223372036854775809", "9" * 300, "-" + "9" * 300, "18446744073709551615"],
+)
+def test_a_whole_number_of_any_size_goes_on_digit_by_digit(dialect: Dialect, number: str) -> None:
+    body = orjson.dumps(dialects.body(dialect.endpoint, "m", some_field={"id": [0]}))
+    body = body.replace(b"[0]", f'[{number}, 1.5e300, -0.25, {{"é": {number}}}]'.encode())
+
+    sent = dialect.outgoing(dialect.parse(body), _target(), 7)
+
+    assert sent.replace(b" ", b"").count(number.encode()) == 2
+    assert json.loads(sent)["some_field"] == {"id": [int(number), 1.5e300, -0.25, {"é": int(number)}]}
+
+
+def test_a_key_that_is_there_twice_is_found_beside_a_number_of_any_size() -> None:
+    body = (
+        b'{"model": "m", "messages": [{"role": "user", "content": "a"}], "a": 18446744073709551616, "a": 1}'
+    )
+
+    with pytest.raises(Refusal, match="twice"):
+        Chat().parse(body)
