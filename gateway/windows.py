@@ -6,6 +6,7 @@ was emptied or started anew, it does not know the whole minute: then the teller 
 (`usage.minutes`), which is as exact and costs more. A refused request is not counted.
 """
 
+import datetime as dt
 import logging
 import time
 from collections.abc import Callable
@@ -17,8 +18,10 @@ from django.conf import settings
 
 from gateway.asgi import Headers
 from gateway.errors import Refusal, rate_limit_exceeded
+from gateway.reading import read
 from gateway.redis_pipe import RedisAway, RedisPipe
 from keys.authenticating import Credential
+from usage import minutes
 from usage.minutes import Minute, MinuteExhausted, MinuteState
 
 logger = logging.getLogger(__name__)
@@ -104,11 +107,17 @@ class Windows:
         return counted
 
     async def look(self, credential: Credential) -> Counted | None:
-        """The minute as it is, without another request; None for a key without limits, or while Redis is away."""
+        """The minute as it is, without another request; None for a key without limits.
+
+        Where Redis does not know it, PostgreSQL does. Raises Refusal (503) where that is away too.
+        """
         if credential.requests_per_minute is None and credential.tokens_per_minute is None:
             return None
         counted = await self._ask(credential, tokens=0, counts=False)
-        return counted if counted.second else None
+        if not counted.is_known:
+            now = dt.datetime.now(dt.UTC)
+            counted.learn(await read(minutes.state_of, key_id=credential.key_id, at=now))
+        return counted
 
     def correct(self, credential: Credential, counted: Counted, *, requests: int = 0, tokens: int) -> None:
         """Add what a request used beyond its estimate (or give back the rest), in the second it was counted in."""

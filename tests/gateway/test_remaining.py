@@ -55,7 +55,7 @@ def test_a_key_without_a_limit_of_tokens_has_no_header_of_tokens(stage: Stage) -
     assert "x-ratelimit-remaining-tokens" not in headers
 
 
-def test_without_redis_a_get_says_nothing_of_the_minute(
+def test_without_redis_a_get_says_of_the_minute_what_postgresql_knows(
     stage: Stage, sandbox_url: str, tmp_path: Path
 ) -> None:
     nowhere = f"unix://{tmp_path}/nobody.sock"
@@ -63,13 +63,16 @@ def test_without_redis_a_get_says_nothing_of_the_minute(
         sandbox_url=sandbox_url, home=tmp_path, REDIS_URL=nowhere, GATEWAY_CATALOGUE_EVERY_S="0.1"
     ) as gateway:
         alone = replace(stage, gateway=gateway)
-        secret = make_key(alone.account(credit="1"), requests_per_minute=50).secret
+        model = alone.model()
+        secret = make_key(alone.account(credit="1"), requests_per_minute=50, tokens_per_minute=1_000).secret
+        served = alone.post(secret, chat(model, max_tokens=10, sandbox={"output_tokens": 7}))
         answer = alone.get("key", secret)
 
-    assert answer.status_code == 200
-    assert not [name for name in answer.headers if name.startswith("x-ratelimit-")]
+    assert served.status_code == answer.status_code == 200
+    assert limits(answer) == [50, 49, 1_000, 1_000 - (3 + 7)]
     facts = answer.json()["data"]["effective_remaining"]
-    assert (facts["requests"], facts["tokens"], facts["limited_by"]) == (None, None, "credits")
+    assert facts["requests"] == {"remaining": 49, "limited_by": "minute"}
+    assert facts["tokens"] == {"remaining": 990, "limited_by": "minute"}
 
 
 def test_the_basic_plan_is_limited_by_the_minute_and_the_day_and_not_by_money(stage: Stage) -> None:

@@ -34,6 +34,24 @@ def test_the_minute_is_counted_from_what_is_admitted_where_redis_cannot_know_it(
     assert (fitting.minute.requests, fitting.minute.tokens) == (3, 55)
 
 
+def test_who_only_wants_to_know_is_told_the_same_of_the_minute() -> None:
+    desk = Desk(credit="1")
+    first, second, refused = (desk.request(minute_tokens=5) for _ in range(3))
+    desk.admit(first, second)
+    desk.end(first, input_tokens=30, output_tokens=10)
+    refused.finished.outcome = UsageRecord.Outcome.REFUSED
+    with transaction.atomic():
+        opened = opening.open_books(wallets.borrowed_connection(), admissions=(), ended=[refused.finished])
+        opened.record(refused.finished)
+        opened.write(wallets.borrowed_connection())
+
+    state = minutes.state_of(key_id=desk.key.pk, at=now())
+
+    assert (state.requests, state.tokens) == (2, 45)
+    later = now() + dt.timedelta(seconds=62)
+    assert minutes.state_of(key_id=desk.key.pk, at=later).requests == 0
+
+
 def test_what_began_more_than_a_minute_ago_and_what_was_refused_does_not_count() -> None:
     desk = Desk(credit="1")
     old, refused = desk.request(), desk.request()
