@@ -74,5 +74,6 @@ app.conf.beat_schedule = {
         "schedule": crontab(minute="9-59/10"),
         "options": {"expires": 540},
     },
+    "mail-set-apart": {"task": "usage.mail_set_apart", "schedule": 60.0, "options": {"expires": 60}},
     "mail-anomalies": {"task": "usage.mail_anomalies", "schedule": 60.0, "options": {"expires": 60}},
 }

@@ -11,9 +11,11 @@ from catalog.money import usd_string
 from usage import queries
 from usage.auditing import AuditReport
 from usage.models import Anomaly, DailyAllowance
+from usage.set_apart import SetApart
 
 # As many as somebody reads in a mail. `audit_ledger` prints them all.
 _MOST_DISCREPANCIES = 100
+_MOST_LINES = 50
 
 
 def mail_allowance(*, allowance: DailyAllowance) -> None:
@@ -80,6 +82,21 @@ def mail_discrepancies(*, report: AuditReport, chain: ChainReport) -> None:
             "shown": report.discrepancies[:_MOST_DISCREPANCIES],
             "not_shown": max(0, len(report.discrepancies) - _MOST_DISCREPANCIES),
             "chain": chain,
+        },
+        to=settings.OPERATOR_EMAILS,
+    )
+
+
+def mail_set_apart(*, apart: SetApart) -> None:
+    """Tell the operator of settlements that the database refuses. Raises mailing.SendingErrors."""
+    shown = apart.requests[:_MOST_LINES]
+    mailing.send(
+        subject=f"${usd_string(apart.cost_nanousd)} of usage could not be booked",
+        template="usage/mail/set_apart.txt",
+        context={
+            "shown": [(request, request.expected_cost_nanousd()) for request in shown],
+            "not_shown": len(apart.requests) - len(shown),
+            "path": apart.path,
         },
         to=settings.OPERATOR_EMAILS,
     )

@@ -3,11 +3,12 @@
 import logging
 
 from celery import shared_task
+from django.conf import settings
 from django.utils import timezone
 
 from accounts import mailing
 from billing import verifying
-from usage import alerting, allowances, anomalies, auditing, forgetting, posting, rollups, sweeping
+from usage import alerting, allowances, anomalies, auditing, forgetting, posting, rollups, set_apart, sweeping
 from usage.models import DailyAllowance
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,19 @@ def mail_anomalies() -> None:
             )
         else:
             anomalies.mark_mailed(anomaly=anomaly, at=timezone.now())
+
+
+@shared_task(name="usage.mail_set_apart", acks_late=True, ignore_result=True)
+def mail_set_apart() -> None:
+    """Tell the operators of settlements that the database refuses, in the journals of this machine. At least once."""
+    for apart in set_apart.untold(directory=settings.TOLLGATE_HOME / "journal"):
+        logger.error("%d settlements in %s are not booked", len(apart.requests), apart.path)
+        try:
+            alerting.mail_set_apart(apart=apart)
+        except mailing.SendingErrors:
+            logger.exception("could not mail about %s; it is tried again", apart.path)
+        else:
+            set_apart.mark_told(apart=apart)
 
 
 @shared_task(name="usage.audit", acks_late=True, ignore_result=True)
