@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, ClassVar
 from django.contrib import admin
 from django.db.models import QuerySet, Sum
 from django.http import HttpRequest
+from django.urls import URLPattern, path
 
+from billing.admin import money
 from billing.admin.read_only import ReadOnly, usd
 from billing.models import LedgerAccount, LedgerTransaction, Posting
 
@@ -32,12 +34,23 @@ class PostingInline(ReadOnly, PostingTabularInline):
 
 @admin.register(LedgerTransaction)
 class LedgerTransactionAdmin(ReadOnly, LedgerTransactionModelAdmin):
-    list_display = ("reference", "kind", "account", "description", "created_at")
+    list_display = ("number", "reference", "kind", "account", "description", "created_at")
     list_filter = ("kind",)
     search_fields = ("reference", "account__name", "account__members__email")
     list_select_related = ("account",)
     date_hierarchy = "created_at"
     inlines = (PostingInline,)
+
+    def get_urls(self) -> list[URLPattern]:
+        """With the pages that show what the ledger amounts to."""
+        page = self.admin_site.admin_view
+        return [
+            path("accounts/<int:account_id>/", page(money.account_money), name="billing_account_money"),
+            path("revenue/", page(money.revenue_by_month), name="billing_revenue"),
+            path("revenue.csv", page(money.revenue_file), name="billing_revenue_file"),
+            path("losses/", page(money.losses), name="billing_losses"),
+            *super().get_urls(),
+        ]
 
 
 @admin.register(LedgerAccount)

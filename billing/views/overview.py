@@ -8,8 +8,9 @@ from django.views.decorators.http import require_safe
 from accounts.acting import AccountRequest, acting_account_required
 from billing import statement
 from billing.forms import LedgerFilterForm
+from billing.keyset import older_than
 from billing.models import Wallet
-from billing.views.paging import older_than, page_or_fragment
+from billing.views.paging import page_or_fragment
 
 
 @require_safe

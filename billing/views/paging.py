@@ -1,18 +1,12 @@
-"""A page of rows, and where it goes on: shared by every table of billing."""
+"""A page of rows, or its table alone: shared by every table of billing."""
 
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import render
 from django.utils.cache import patch_vary_headers
 
 from accounts.acting import AccountRequest
-
-
-def older_than(request: HttpRequest) -> int | None:
-    given = request.GET.get("older_than", "")
-    # More digits than a bigint has are nobody's id.
-    return int(given) if given.isascii() and given.isdigit() and len(given) < len(str(2**63)) else None
 
 
 def page_or_fragment(

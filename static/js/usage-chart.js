@@ -12,7 +12,8 @@
   const charts = new Map();
 
   function theme() {
-    const chosen = document.documentElement.dataset.bsTheme;
+    // The admin has a name of its own for it.
+    const chosen = document.documentElement.dataset.bsTheme ?? document.documentElement.dataset.theme;
     if (chosen === "dark" || chosen === "light") return chosen;
     return matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
   }
@@ -45,8 +46,8 @@
     });
   }
 
-  // A day reads 11-21, an hour 11-21 14:00; the tooltip has it in full.
-  const shortened = (label) => label.slice(5);
+  // A day reads 11-21, an hour 11-21 14:00, a month as it is; the tooltip has it in full.
+  const shortened = (label) => (label.length > 7 ? label.slice(5) : label);
 
   function settings(figure) {
     const data = JSON.parse(figure.querySelector('script[type="application/json"]').textContent);
@@ -116,6 +117,6 @@
   drawAll();
   document.addEventListener("htmx:afterSettle", drawAll);
   document.addEventListener("htmx:historyRestore", drawAll);
-  new MutationObserver(drawAll).observe(document.documentElement, { attributeFilter: ["data-bs-theme"] });
+  new MutationObserver(drawAll).observe(document.documentElement, { attributeFilter: ["data-bs-theme", "data-theme"] });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
 })();

@@ -59,6 +59,7 @@ _OWNER = [
     "/keys/{key}/revoke/",
     "/billing/",
     "/billing/ledger/",
+    "/billing/ledger/?kind=refund",
     "/billing/payments/",
     "/billing/buy/?credit=20",
     "/billing/sandbox/{pending_reference}/",
@@ -97,6 +98,9 @@ _OPERATOR = [
     "/admin/billing/topup/",
     "/admin/billing/gatewayprocess/",
     "/admin/billing/ledgertransaction/",
+    "/admin/billing/ledgertransaction/accounts/{account}/",
+    "/admin/billing/ledgertransaction/revenue/",
+    "/admin/billing/ledgertransaction/losses/",
     "/admin/billing/wallet/{account}/grant/",
     "/admin/usage/usagerecord/",
     "/admin/usage/anomaly/",
@@ -104,6 +108,7 @@ _OPERATOR = [
 ]
 # Addresses that show no page of their own to anybody who types them, and why.
 _NO_PAGES = {
+    "billing:ledger_file": "a file",
     "billing:sandbox_cancel": "takes a POST",
     "billing:sandbox_pay": "takes a POST",
     "first_call": "a fragment of the overview",
