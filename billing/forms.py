@@ -12,10 +12,10 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 
 from accounts.models import Account, Plan
-from billing import topping_up, wording
-from billing.models import BillingDetails, Budget
+from billing import payment_methods, topping_up, wording
+from billing.models import BillingDetails, Budget, SavedPaymentMethod
 from billing.providers.provider import PaymentProvider
-from catalog.money import nano_from_usd
+from catalog.money import nano_from_usd, usd_from_nano
 
 if TYPE_CHECKING:
     _DetailsForm = forms.ModelForm[BillingDetails]
@@ -126,6 +126,51 @@ class BudgetForm(forms.Form):
         label="Limit", min_value=Decimal(0), help_text="In USD. 0 stops all spending of this key."
     )
     period = forms.ChoiceField(label="Period", choices=Budget.Period.choices)
+
+
+class AutoTopUpForm(forms.Form):
+    """Below which credit to buy how much, with what, and how much a month may cost.
+
+    `agreed_total` is what each purchase charges, in cents, as whoever agrees has seen it.
+    """
+
+    threshold = USDField(
+        label="When available credit falls below",
+        min_value=Decimal("0.01"),
+        help_text="In USD. What running requests hold is not available.",
+    )
+    amount = USDField(label="Buy this much credit", help_text="In USD. The fee comes on top.")
+    monthly_cap = USDField(
+        label="Charge at most, in a month",
+        help_text="In USD, with the fees, for automatic purchases alone. Months begin on the 1st, 00:00 UTC.",
+    )
+    agreed_total = forms.IntegerField(required=False, widget=forms.HiddenInput)
+
+    def __init__(self, *args: Any, account: Account, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.plan = account.plan
+        self.quote: topping_up.Quote | None = None
+        usable = [method.pk for method in payment_methods.usable(account=account)]
+        self.fields["method"] = forms.ModelChoiceField(
+            label="Payment method",
+            queryset=SavedPaymentMethod.objects.filter(pk__in=usable).order_by("-is_default", "-pk"),
+            empty_label=None,
+            error_messages={"invalid_choice": "This payment method cannot be charged any more."},
+        )
+
+    def clean_amount(self) -> int:
+        amount_nanousd: int = self.cleaned_data["amount"]
+        try:
+            self.quote = topping_up.quote(credit_nanousd=amount_nanousd, fee_rate=self.plan.topup_fee_rate)
+        except topping_up.AmountNotOffered as refused:
+            raise ValidationError(str(refused)) from refused
+        return amount_nanousd
+
+    def clean(self) -> None:
+        cap_nanousd = self.cleaned_data.get("monthly_cap")
+        if cap_nanousd is not None and self.quote is not None and cap_nanousd < self.quote.total_nanousd:
+            total = usd_from_nano(self.quote.total_nanousd)
+            self.add_error("monthly_cap", f"Each purchase charges ${total:,.2f}; the month must allow one.")
 
 
 class BalanceAlertForm(forms.Form):

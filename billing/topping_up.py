@@ -81,6 +81,7 @@ def start(
     saves_method: bool = False,
     method: SavedPaymentMethod | None = None,
     submission: str | None = None,
+    origin: TopUp.Origin = TopUp.Origin.PAGE,
 ) -> TopUp:
     """Keep the quote of the account's plan as a top-up that waits for its payment through the provider (its slug).
 
@@ -106,6 +107,7 @@ def start(
         "fee_rate": agreed.fee_rate,
         "saves_method": saves_method,
         "method": method,
+        "origin": origin,
         "created_at": at,
     }
     with transaction.atomic():
@@ -256,4 +258,5 @@ def _record(action: str, topup: TopUp, *, actor: User | None) -> None:
         credit_usd=usd_string(topup.credit_nanousd),
         total_usd=usd_string(topup.total_nanousd),
         provider=topup.provider,
+        origin=topup.origin,
     )

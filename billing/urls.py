@@ -2,7 +2,17 @@
 
 from django.urls import path
 
-from billing.views import alerts, buying, details, methods, overview, receipts, sandbox, webhooks
+from billing.views import (
+    alerts,
+    auto_topups,
+    buying,
+    details,
+    methods,
+    overview,
+    receipts,
+    sandbox,
+    webhooks,
+)
 
 app_name = "billing"
 urlpatterns = [
@@ -12,6 +22,8 @@ urlpatterns = [
     path("payments/", overview.payments, name="payments"),
     path("details/", details.details, name="details"),
     path("alerts/", alerts.alerts, name="alerts"),
+    path("auto-top-up/", auto_topups.auto_topup, name="auto_topup"),
+    path("auto-top-up/off/", auto_topups.switch_off, name="auto_topup_off"),
     path("buy/", buying.buy, name="buy"),
     path("webhooks/<slug:provider>/", webhooks.webhook, name="webhook"),
     path("methods/", methods.method_list, name="methods"),

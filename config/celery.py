@@ -75,5 +75,7 @@ app.conf.beat_schedule = {
         "options": {"expires": 540},
     },
     "mail-set-apart": {"task": "usage.mail_set_apart", "schedule": 60.0, "options": {"expires": 60}},
+    "top-up-automatically": {"task": "billing.top_up_due", "schedule": 10.0, "options": {"expires": 10}},
+    "mail-auto-topups": {"task": "billing.mail_auto_topups", "schedule": 30.0, "options": {"expires": 30}},
     "mail-anomalies": {"task": "usage.mail_anomalies", "schedule": 60.0, "options": {"expires": 60}},
 }

@@ -1,5 +1,6 @@
 """Money: what an account has, what is held of it, every movement in double entry, and what was bought."""
 
+from billing.models.auto_topups import AutoTopUp
 from billing.models.balance_alerts import BalanceAlert
 from billing.models.budgets import Budget
 from billing.models.details import BillingDetails
@@ -14,6 +15,7 @@ from billing.models.wallets import GatewayProcess, Hold, Wallet
 from billing.models.webhooks import UnmatchedPayment, WebhookEvent
 
 __all__ = [
+    "AutoTopUp",
     "BalanceAlert",
     "BillingDetails",
     "Budget",

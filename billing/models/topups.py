@@ -19,7 +19,12 @@ class TopUp(models.Model):
         # The provider says that no payment will come: `failure` says why.
         FAILED = "failed", "Not paid"
 
+    class Origin(models.TextChoices):
+        PAGE = "page", "Bought on the page"
+        AUTOMATIC = "automatic", "Auto top-up"
+
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="topups")
+    origin = models.CharField(max_length=12, choices=Origin, default=Origin.PAGE)
     created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
     provider = models.CharField(max_length=20)
     # Our name for the payment at the provider; unguessable.
@@ -55,6 +60,9 @@ class TopUp(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["account", "-id"], name="topup_by_account"),
             models.Index(fields=["created_at"], condition=models.Q(status="pending"), name="topup_pending"),
+            models.Index(
+                fields=["account", "-id"], condition=models.Q(origin="automatic"), name="topup_automatic"
+            ),
         ]
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["provider", "provider_reference"], name="topup_once_per_payment"),
@@ -64,6 +72,12 @@ class TopUp(models.Model):
                 name="payment_pays_one_topup",
             ),
             models.UniqueConstraint(fields=["account", "submission"], name="topup_once_per_submission"),
+            # Whatever runs in parallel, auto top-up buys one at a time.
+            models.UniqueConstraint(
+                fields=["account"],
+                condition=models.Q(status="pending", origin="automatic"),
+                name="topup_one_automatic_at_a_time",
+            ),
             models.CheckConstraint(
                 condition=models.Q(credit_nanousd__gt=0, fee_nanousd__gte=0)
                 & models.Q(total_nanousd=models.F("credit_nanousd") + models.F("fee_nanousd")),

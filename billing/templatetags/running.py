@@ -4,7 +4,7 @@ from django import template
 
 from accounts.models import Account
 from billing import promotions
-from billing.models import BalanceAlert
+from billing.models import AutoTopUp, BalanceAlert
 
 register = template.Library()
 
@@ -18,4 +18,7 @@ def credit_standing(account: Account) -> promotions.Standing:
 @register.simple_tag
 def running_settings(account: Account) -> dict[str, object]:
     """What the account has set for the time when its credit runs out."""
-    return {"alert": BalanceAlert.objects.filter(account=account).first() or BalanceAlert()}
+    return {
+        "alert": BalanceAlert.objects.filter(account=account).first() or BalanceAlert(),
+        "auto": AutoTopUp.objects.filter(account=account).first(),
+    }

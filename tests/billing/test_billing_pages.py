@@ -126,8 +126,8 @@ def test_the_page_asks_as_few_questions_for_many_rows(
     client = sign_in(account)
     client.get("/billing/")
     # Session, user and account twice (the menu, the page), wallet, credit in the ledger, payments, lines, month,
-    # promotional credit, low-balance alert.
-    with django_assert_num_queries(10):
+    # promotional credit, low-balance alert, auto top-up.
+    with django_assert_num_queries(11):
         client.get("/billing/")
 
 

@@ -1,0 +1,313 @@
+"""Credit bought without the buyer: one purchase at a time, charged once, whatever runs beside it or dies in between.
+
+A purchase is committed as a pending top-up under the wallet's lock before the provider is asked, and a constraint
+of the database allows one of those for each account. A process that dies before, during or after the charge leaves it
+pending: the next run asks again under the same key, for which the provider charges once. Who reports the outcome
+does not matter (this module, a webhook, a look-up): outcomes are counted from the top-ups themselves.
+"""
+
+import datetime as dt
+import logging
+
+from django.db import connection, transaction
+from django.db.models import Max, QuerySet, Sum
+
+from accounts import auditing
+from accounts.models import Account, User
+from billing import payment_methods, topping_up, wallets
+from billing.models import AutoTopUp, SavedPaymentMethod, TopUp
+from billing.providers import offering
+from billing.providers.provider import PaymentArrived, ProviderAway, ProviderRefused
+from catalog.money import usd_from_nano, usd_string
+
+logger = logging.getLogger(__name__)
+
+FAILURES_TO_STOP = 2
+# After a payment that failed.
+RETRY_AFTER = dt.timedelta(minutes=10)
+# For so long only one process asks the provider to charge a top-up; longer than any call of a provider takes.
+ASKING_LASTS = dt.timedelta(seconds=90)
+# Providers forget after a day under which keys they charged. Later than this, what became of it is only looked up.
+ASK_AGAIN_FOR = dt.timedelta(hours=20)
+GIVE_UP_AFTER = dt.timedelta(days=3)
+
+# An outcome to count; a top-up to ask about; credit to buy, or a method that can no longer buy any.
+_DUE = """
+    SELECT t.account_id
+    FROM billing_autotopup t
+    JOIN billing_savedpaymentmethod m ON m.id = t.method_id
+    JOIN accounts_account a ON a.id = t.account_id
+    JOIN accounts_plan p ON p.id = a.plan_id
+    LEFT JOIN billing_wallet w ON w.account_id = t.account_id
+    LEFT JOIN LATERAL (
+        SELECT bool_or(u.status = 'pending') AS waits, bool_or(u.status <> 'pending') AS ended FROM billing_topup u
+        WHERE u.account_id = t.account_id AND u.origin = 'automatic' AND u.id > t.counted_topup_id
+    ) AS bought ON true
+    WHERE coalesce(bought.ended, false)
+        OR (bought.waits AND (t.asked_at IS NULL OR t.asked_at <= %(asked_until)s))
+        OR (NOT coalesce(bought.waits, false) AND t.is_on AND a.status = 'active' AND p.spends_credits AND (
+            m.removed_at IS NOT NULL OR m.expires < %(today)s
+            OR (coalesce(w.balance_nanousd - w.held_nanousd, 0) < t.threshold_nanousd
+                AND (t.not_before IS NULL OR t.not_before <= %(at)s))
+        ))
+    ORDER BY t.account_id
+"""
+
+
+class CapTooLow(Exception):
+    """The month's cap does not allow a single purchase; the message says what one costs."""
+
+
+class MethodNotUsable(Exception):
+    """The payment method is not the account's, was removed, has expired, or its provider is not offered."""
+
+
+def switch_on(
+    *,
+    account: Account,
+    threshold_nanousd: int,
+    amount_nanousd: int,
+    monthly_cap_nanousd: int,
+    method: SavedPaymentMethod,
+    actor: User,
+    at: dt.datetime,
+) -> AutoTopUp:
+    """Write down what the account has agreed to; a change of it is the same act, and forgets earlier failures.
+
+    Raises AmountNotOffered, CapTooLow, MethodNotUsable.
+    """
+    quote = topping_up.quote(credit_nanousd=amount_nanousd, fee_rate=account.plan.topup_fee_rate)
+    if monthly_cap_nanousd < quote.total_nanousd:
+        msg = f"Each purchase charges ${usd_from_nano(quote.total_nanousd):,.2f}; the month must allow at least one."
+        raise CapTooLow(msg)
+    if method not in payment_methods.usable(account=account) or _has_expired(method, at):
+        msg = "This payment method cannot be charged any more."
+        raise MethodNotUsable(msg)
+    with transaction.atomic():
+        wallets.lock(wallets.borrowed_connection(), [account.pk])
+        ended = _bought(account.pk).exclude(status=TopUp.Status.PENDING).aggregate(last=Max("pk"))
+        auto, _ = AutoTopUp.objects.update_or_create(
+            account=account,
+            defaults={
+                "is_on": True,
+                "threshold_nanousd": threshold_nanousd,
+                "amount_nanousd": amount_nanousd,
+                "monthly_cap_nanousd": monthly_cap_nanousd,
+                "agreed_total_nanousd": quote.total_nanousd,
+                "method": method,
+                "agreed_by": actor,
+                "agreed_at": at,
+                "failures": 0,
+                "counted_topup_id": ended["last"] or 0,
+                "not_before": None,
+                "off_reason": "",
+                "off_at": None,
+                "mail_due_at": None,
+            },
+        )
+        _record("auto_topup.switched_on", auto, actor=actor)
+    return auto
+
+
+def switch_off(*, account: Account, actor: User) -> None:
+    """Buy nothing more from now on; a repeat does nothing."""
+    with transaction.atomic():
+        wallets.lock(wallets.borrowed_connection(), [account.pk])
+        auto = AutoTopUp.objects.filter(account=account, is_on=True).first()
+        if auto is not None:
+            auto.is_on = False
+            auto.save()
+            _record("auto_topup.switched_off", auto, actor=actor)
+
+
+def due(*, at: dt.datetime) -> list[int]:
+    """The ids of the accounts for which `run` has something to do, in one statement for all accounts."""
+    asked_until = at - ASKING_LASTS
+    with connection.cursor() as cursor:
+        cursor.execute(_DUE, {"at": at, "today": at.date(), "asked_until": asked_until})
+        return [account_id for (account_id,) in cursor.fetchall()]
+
+
+def run(*, account_id: int, at: dt.datetime) -> TopUp | None:
+    """Do what is due for the account: count what has ended, buy if its credit is low, ask again about what waits.
+
+    Returns the top-up that the provider was asked about. May run for the same account as often, and as often at the
+    same time, as you like.
+    """
+    topup = _claim(account_id, at)
+    if topup is None:
+        return None
+    _charge(topup, at)
+    with transaction.atomic():
+        wallets.lock(wallets.borrowed_connection(), [account_id])
+        auto = _locked(account_id)
+        if auto is not None:
+            _count(auto, at)
+            auto.save()
+    return topup
+
+
+def charged_in_month(*, account_id: int, at: dt.datetime) -> int:
+    """What automatic top-ups have charged, or are about to, in the UTC month of `at`, with fees, in nano-USD."""
+    month = at.astimezone(dt.UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    counted = _bought(account_id).filter(
+        created_at__gte=month, status__in=[TopUp.Status.PENDING, TopUp.Status.PAID]
+    )
+    return counted.aggregate(total=Sum("total_nanousd"))["total"] or 0
+
+
+def _claim(account_id: int, at: dt.datetime) -> TopUp | None:
+    """The top-up that the caller, and nobody else for a while, asks the provider about; a new one if one is due."""
+    with transaction.atomic():
+        wallet = wallets.lock(wallets.borrowed_connection(), [account_id])[account_id]
+        auto = _locked(account_id)
+        if auto is None:
+            return None
+        _count(auto, at)
+        topup = _bought(account_id).filter(status=TopUp.Status.PENDING).select_related("method").first()
+        if topup is not None and auto.asked_at is not None and auto.asked_at > at - ASKING_LASTS:
+            topup = None
+        elif topup is None and _wants(auto, wallet.available_nanousd, at):
+            topup = _start(auto, at)
+        if topup is not None:
+            auto.asked_at = at
+        auto.save()
+    return topup
+
+
+def _locked(account_id: int) -> AutoTopUp | None:
+    return (
+        AutoTopUp.objects.select_for_update(of=("self",))
+        .select_related("account__plan", "method", "agreed_by")
+        .filter(account_id=account_id)
+        .first()
+    )
+
+
+def _count(auto: AutoTopUp, at: dt.datetime) -> None:
+    """Take notice of how purchases have ended, each once, in the order in which they were made."""
+    ended = _bought(auto.account_id).filter(pk__gt=auto.counted_topup_id).exclude(status=TopUp.Status.PENDING)
+    for topup in ended.order_by("pk"):
+        auto.counted_topup_id, auto.asked_at = topup.pk, None
+        if topup.status == TopUp.Status.PAID:
+            auto.failures, auto.not_before = 0, None
+            continue
+        auto.failures += 1
+        auto.not_before = at + RETRY_AFTER
+        if auto.is_on and auto.failures >= FAILURES_TO_STOP:
+            _stop(auto, f"The last two payments failed. {topup.failure}".strip(), at)
+
+
+def _wants(auto: AutoTopUp, available_nanousd: int, at: dt.datetime) -> bool:
+    """Whether to buy now. What makes it impossible for good switches it off."""
+    if not auto.is_on or not auto.account.plan.spends_credits or auto.account.status != Account.Status.ACTIVE:
+        return False
+    if problem := _problem(auto, at):
+        _stop(auto, problem, at)
+        return False
+    if available_nanousd >= auto.threshold_nanousd or (auto.not_before and auto.not_before > at):
+        return False
+    charged = charged_in_month(account_id=auto.account_id, at=at)
+    if charged + auto.agreed_total_nanousd > auto.monthly_cap_nanousd:
+        auto.not_before = _next_month(at)
+        auto.mail_due_at = at
+        return False
+    return True
+
+
+def _problem(auto: AutoTopUp, at: dt.datetime) -> str:
+    """Why nothing can be bought as it was agreed, for people to read; empty: nothing is wrong."""
+    method, rate = auto.method, auto.account.plan.topup_fee_rate
+    if method.removed_at is not None:
+        return f"The payment method {method} was removed."
+    if _has_expired(method, at):
+        return f"The payment method {method} has expired."
+    if method.provider not in {provider.slug for provider in offering.configured()}:
+        return "Payments through this provider are not offered here any more."
+    try:
+        quote = topping_up.quote(credit_nanousd=auto.amount_nanousd, fee_rate=rate)
+    except topping_up.AmountNotOffered as refused:
+        return f"This amount cannot be bought any more. {refused}"
+    if quote.total_nanousd > auto.agreed_total_nanousd:
+        return (
+            f"The fee has changed: each purchase would charge ${usd_from_nano(quote.total_nanousd):,.2f},"
+            f" and you have agreed to ${usd_from_nano(auto.agreed_total_nanousd):,.2f}."
+        )
+    return ""
+
+
+def _start(auto: AutoTopUp, at: dt.datetime) -> TopUp:
+    return topping_up.start(
+        account=auto.account,
+        actor=auto.agreed_by,
+        credit_nanousd=auto.amount_nanousd,
+        provider=auto.method.provider,
+        method=auto.method,
+        origin=TopUp.Origin.AUTOMATIC,
+        at=at,
+    )
+
+
+def _charge(topup: TopUp, at: dt.datetime) -> None:
+    """Ask the provider for the money, or, where asking could charge what nobody wants any more, what became of it."""
+    provider, method = offering.named(slug=topup.provider), topup.method
+    if provider is None or method is None:
+        return
+    is_wanted = AutoTopUp.objects.filter(account=topup.account_id, is_on=True, method=method).exists()
+    age = at - topup.created_at
+    try:
+        if is_wanted and method.removed_at is None and age < ASK_AGAIN_FOR:
+            payment = provider.charge_saved(topup=topup, method=payment_methods.as_told(method))
+            topping_up.take(provider=topup.provider, payment=payment, at=at)
+            return
+        news = provider.look_up(topup=topup)
+    except ProviderAway as away:
+        logger.warning("%s: %s does not say whether it charged: %s", topup, topup.provider, away)
+        return
+    except ProviderRefused as refused:
+        _give_up(topup, str(refused))
+        return
+    if isinstance(news, PaymentArrived):
+        topping_up.take(provider=topup.provider, payment=news, at=at)
+    elif news is not None:
+        _give_up(topup, news.message)
+    elif not is_wanted or method.removed_at is not None or age > GIVE_UP_AFTER:
+        _give_up(topup, "The payment was not made.")
+
+
+def _give_up(topup: TopUp, message: str) -> None:
+    topping_up.give_up(provider=topup.provider, reference=topup.provider_reference, message=message)
+
+
+def _stop(auto: AutoTopUp, reason: str, at: dt.datetime) -> None:
+    """Switch it off for the account, which hears why by e-mail."""
+    auto.is_on, auto.off_reason, auto.off_at, auto.mail_due_at = False, reason[:400], at, at
+    _record("auto_topup.stopped", auto, actor=None, reason=reason)
+
+
+def _bought(account_id: int) -> QuerySet[TopUp]:
+    return TopUp.objects.filter(account=account_id, origin=TopUp.Origin.AUTOMATIC)
+
+
+def _has_expired(method: SavedPaymentMethod, at: dt.datetime) -> bool:
+    return method.expires is not None and method.expires < at.astimezone(dt.UTC).date()
+
+
+def _next_month(at: dt.datetime) -> dt.datetime:
+    month = at.astimezone(dt.UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return (month + dt.timedelta(days=32)).replace(day=1)
+
+
+def _record(action: str, auto: AutoTopUp, *, actor: User | None, **detail: str) -> None:
+    auditing.record(
+        account=auto.account_id,
+        actor=actor,
+        action=action,
+        subject_type="account",
+        subject_id=auto.account_id,
+        threshold_usd=usd_string(auto.threshold_nanousd),
+        amount_usd=usd_string(auto.amount_nanousd),
+        monthly_cap_usd=usd_string(auto.monthly_cap_nanousd),
+        method=str(auto.method),
+        **detail,
+    )
