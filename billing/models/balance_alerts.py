@@ -5,9 +5,9 @@ from typing import ClassVar
 from django.db import models
 
 from accounts.models import Account
-from catalog.money import NANO_PER_USD
 
-DEFAULT_THRESHOLD_NANOUSD = 5 * NANO_PER_USD
+# $5.
+DEFAULT_THRESHOLD_NANOUSD = 5_000_000_000
 
 
 class BalanceAlert(models.Model):

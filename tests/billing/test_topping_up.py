@@ -132,7 +132,12 @@ def test_every_step_is_in_the_audit_trail() -> None:
     ]
     paid = AuditEvent.objects.get(action="topup.paid")
     assert (paid.subject_id, paid.actor) == (str(topup.pk), None)
-    assert paid.detail == {"credit_usd": "20.000000000", "total_usd": "25.000000000", "provider": "sandbox"}
+    assert paid.detail == {
+        "credit_usd": "20.000000000",
+        "total_usd": "25.000000000",
+        "provider": "sandbox",
+        "origin": "page",
+    }
 
 
 @pytest.mark.django_db
