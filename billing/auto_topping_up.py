@@ -14,10 +14,10 @@ from django.db.models import Max, QuerySet, Sum
 
 from accounts import auditing
 from accounts.models import Account, User
-from billing import payment_methods, topping_up, wallets
+from billing import payment_methods, topping_up, unmatched, wallets
 from billing.models import AutoTopUp, SavedPaymentMethod, TopUp
 from billing.providers import offering
-from billing.providers.provider import PaymentArrived, ProviderAway, ProviderRefused
+from billing.providers.provider import PaymentArrived, PaymentFailed, ProviderAway, ProviderRefused
 from catalog.money import usd_from_nano, usd_string
 
 logger = logging.getLogger(__name__)
@@ -35,10 +35,10 @@ GIVE_UP_AFTER = dt.timedelta(days=3)
 _DUE = """
     SELECT t.account_id
     FROM billing_autotopup t
-    JOIN billing_savedpaymentmethod m ON m.id = t.method_id
     JOIN accounts_account a ON a.id = t.account_id
     JOIN accounts_plan p ON p.id = a.plan_id
     LEFT JOIN billing_wallet w ON w.account_id = t.account_id
+    LEFT JOIN billing_savedpaymentmethod m ON m.account_id = t.account_id AND m.is_default AND m.removed_at IS NULL
     LEFT JOIN LATERAL (
         SELECT bool_or(u.status = 'pending') AS waits, bool_or(u.status <> 'pending') AS ended FROM billing_topup u
         WHERE u.account_id = t.account_id AND u.origin = 'automatic' AND u.id > t.counted_topup_id
@@ -46,7 +46,7 @@ _DUE = """
     WHERE coalesce(bought.ended, false)
         OR (bought.waits AND (t.asked_at IS NULL OR t.asked_at <= %(asked_until)s))
         OR (NOT coalesce(bought.waits, false) AND t.is_on AND a.status = 'active' AND p.spends_credits AND (
-            m.removed_at IS NOT NULL OR m.expires < %(today)s
+            m.id IS NULL OR m.expires < %(today)s
             OR (coalesce(w.balance_nanousd - w.held_nanousd, 0) < t.threshold_nanousd
                 AND (t.not_before IS NULL OR t.not_before <= %(at)s))
         ))
@@ -74,6 +74,7 @@ def switch_on(
 ) -> AutoTopUp:
     """Write down what the account has agreed to; a change of it is the same act, and forgets earlier failures.
 
+    The method becomes the default, which is what is charged, also when another one becomes it later.
     Raises AmountNotOffered, CapTooLow, MethodNotUsable.
     """
     quote = topping_up.quote(credit_nanousd=amount_nanousd, fee_rate=account.plan.topup_fee_rate)
@@ -94,7 +95,6 @@ def switch_on(
                 "amount_nanousd": amount_nanousd,
                 "monthly_cap_nanousd": monthly_cap_nanousd,
                 "agreed_total_nanousd": quote.total_nanousd,
-                "method": method,
                 "agreed_by": actor,
                 "agreed_at": at,
                 "failures": 0,
@@ -105,7 +105,8 @@ def switch_on(
                 "mail_due_at": None,
             },
         )
-        _record("auto_topup.switched_on", auto, actor=actor)
+        payment_methods.make_default(method=method, actor=actor)
+        _record("auto_topup.switched_on", auto, actor=actor, method=str(method))
     return auto
 
 
@@ -147,6 +148,11 @@ def run(*, account_id: int, at: dt.datetime) -> TopUp | None:
     return topup
 
 
+def charged_method(*, account_id: int) -> SavedPaymentMethod | None:
+    """The payment method that a purchase would be charged to."""
+    return SavedPaymentMethod.objects.filter(account=account_id, removed_at=None, is_default=True).first()
+
+
 def charged_in_month(*, account_id: int, at: dt.datetime) -> int:
     """What automatic top-ups have charged, or are about to, in the UTC month of `at`, with fees, in nano-USD."""
     month = at.astimezone(dt.UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
@@ -178,7 +184,7 @@ def _claim(account_id: int, at: dt.datetime) -> TopUp | None:
 def _locked(account_id: int) -> AutoTopUp | None:
     return (
         AutoTopUp.objects.select_for_update(of=("self",))
-        .select_related("account__plan", "method", "agreed_by")
+        .select_related("account__plan", "agreed_by")
         .filter(account_id=account_id)
         .first()
     )
@@ -217,9 +223,9 @@ def _wants(auto: AutoTopUp, available_nanousd: int, at: dt.datetime) -> bool:
 
 def _problem(auto: AutoTopUp, at: dt.datetime) -> str:
     """Why nothing can be bought as it was agreed, for people to read; empty: nothing is wrong."""
-    method, rate = auto.method, auto.account.plan.topup_fee_rate
-    if method.removed_at is not None:
-        return f"The payment method {method} was removed."
+    method, rate = charged_method(account_id=auto.account_id), auto.account.plan.topup_fee_rate
+    if method is None:
+        return "The payment method was removed."
     if _has_expired(method, at):
         return f"The payment method {method} has expired."
     if method.provider not in {provider.slug for provider in offering.configured()}:
@@ -236,13 +242,16 @@ def _problem(auto: AutoTopUp, at: dt.datetime) -> str:
     return ""
 
 
-def _start(auto: AutoTopUp, at: dt.datetime) -> TopUp:
+def _start(auto: AutoTopUp, at: dt.datetime) -> TopUp | None:
+    method = charged_method(account_id=auto.account_id)
+    if method is None:
+        return None
     return topping_up.start(
         account=auto.account,
         actor=auto.agreed_by,
         credit_nanousd=auto.amount_nanousd,
-        provider=auto.method.provider,
-        method=auto.method,
+        provider=method.provider,
+        method=method,
         origin=TopUp.Origin.AUTOMATIC,
         at=at,
     )
@@ -253,14 +262,17 @@ def _charge(topup: TopUp, at: dt.datetime) -> None:
     provider, method = offering.named(slug=topup.provider), topup.method
     if provider is None or method is None:
         return
-    is_wanted = AutoTopUp.objects.filter(account=topup.account_id, is_on=True, method=method).exists()
+    is_wanted = (
+        method.removed_at is None and AutoTopUp.objects.filter(account=topup.account_id, is_on=True).exists()
+    )
     age = at - topup.created_at
     try:
-        if is_wanted and method.removed_at is None and age < ASK_AGAIN_FOR:
-            payment = provider.charge_saved(topup=topup, method=payment_methods.as_told(method))
-            topping_up.take(provider=topup.provider, payment=payment, at=at)
-            return
-        news = provider.look_up(topup=topup)
+        if is_wanted and age < ASK_AGAIN_FOR:
+            news: PaymentArrived | PaymentFailed | None = provider.charge_saved(
+                topup=topup, method=payment_methods.as_told(method)
+            )
+        else:
+            news = provider.look_up(topup=topup)
     except ProviderAway as away:
         logger.warning("%s: %s does not say whether it charged: %s", topup, topup.provider, away)
         return
@@ -268,11 +280,19 @@ def _charge(topup: TopUp, at: dt.datetime) -> None:
         _give_up(topup, str(refused))
         return
     if isinstance(news, PaymentArrived):
-        topping_up.take(provider=topup.provider, payment=news, at=at)
+        _take(topup, news, at)
     elif news is not None:
         _give_up(topup, news.message)
-    elif not is_wanted or method.removed_at is not None or age > GIVE_UP_AFTER:
+    elif not is_wanted or age > GIVE_UP_AFTER:
         _give_up(topup, "The payment was not made.")
+
+
+def _take(topup: TopUp, payment: PaymentArrived, at: dt.datetime) -> None:
+    try:
+        topping_up.take(provider=topup.provider, payment=payment, at=at)
+    except unmatched.REASONS as problem:
+        unmatched.note(provider=topup.provider, payment=payment, why=str(problem), event=None, at=at)
+        _give_up(topup, "The payment was not what was asked for. We look into it.")
 
 
 def _give_up(topup: TopUp, message: str) -> None:
@@ -308,6 +328,5 @@ def _record(action: str, auto: AutoTopUp, *, actor: User | None, **detail: str) 
         threshold_usd=usd_string(auto.threshold_nanousd),
         amount_usd=usd_string(auto.amount_nanousd),
         monthly_cap_usd=usd_string(auto.monthly_cap_nanousd),
-        method=str(auto.method),
         **detail,
     )

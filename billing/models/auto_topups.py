@@ -6,14 +6,13 @@ from django.db import models
 
 from accounts.models import Account, User
 from billing.models.mail_due import MailDue
-from billing.models.methods import SavedPaymentMethod
 
 
 class AutoTopUp(MailDue):
-    """What an account has agreed to: below the threshold, buy the amount with the method, within a month's cap.
+    """What an account has agreed to: below the threshold, buy the amount, within a month's cap.
 
-    In nano-USD. The cap is on what is charged, with the fees, in a UTC month. The e-mail it may owe says why it is off,
-    or that the cap is reached.
+    In nano-USD. What is charged is the account's default payment method. The cap is on what is charged, with the fees,
+    in a UTC month. The e-mail it may owe says why it is off, or that the cap is reached.
     """
 
     account = models.OneToOneField(Account, on_delete=models.CASCADE, related_name="auto_topup")
@@ -23,7 +22,6 @@ class AutoTopUp(MailDue):
     monthly_cap_nanousd = models.BigIntegerField()
     # What is charged each time, as it was shown to whoever agreed; a fee that has grown since asks them again.
     agreed_total_nanousd = models.BigIntegerField()
-    method = models.ForeignKey(SavedPaymentMethod, on_delete=models.PROTECT, related_name="auto_topups")
     agreed_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
     agreed_at = models.DateTimeField()
     # In a row; the outcome of every automatic top-up up to `counted_topup_id` is counted.

@@ -28,7 +28,7 @@ def top_up(*, account_id: int) -> None:
 @shared_task(name="billing.mail_auto_topups", acks_late=True, ignore_result=True)
 def mail_auto_topups() -> None:
     """Mail why auto top-up stands still; one that the server refuses is tried again after its lease."""
-    rows = AutoTopUp.objects.select_related("account", "method")
+    rows = AutoTopUp.objects.select_related("account")
     while auto := owed_mail.claim(rows=rows, at=timezone.now()):
         try:
             auto_topup_mail.send(auto=auto)

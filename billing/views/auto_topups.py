@@ -22,7 +22,7 @@ def auto_topup(request: AccountRequest) -> HttpResponse:
 
     Nobody agrees to what they have not seen: a form that does not carry the right total is asked again.
     """
-    auto = AutoTopUp.objects.select_related("method", "agreed_by").filter(account=request.account).first()
+    auto = AutoTopUp.objects.select_related("agreed_by").filter(account=request.account).first()
     form = AutoTopUpForm(request.POST or None, account=request.account, initial=_as_typed(auto))
     if not form.is_valid() or form.quote is None:
         return _page(request, form, auto, status=422 if form.errors else 200)
@@ -61,6 +61,7 @@ def _page(
     context = {
         "form": form,
         "auto": auto,
+        "method": auto_topping_up.charged_method(account_id=request.account.pk),
         "has_methods": bool(form.fields["method"].choices),  # type: ignore[attr-defined]
         "fee_rate": request.account.plan.topup_fee_rate,
         "charged_nanousd": auto_topping_up.charged_in_month(account_id=request.account.pk, at=timezone.now()),
@@ -90,5 +91,4 @@ def _as_typed(auto: AutoTopUp | None) -> dict[str, object]:
         "threshold": f"{usd_from_nano(auto.threshold_nanousd):.2f}",
         "amount": f"{usd_from_nano(auto.amount_nanousd):.2f}",
         "monthly_cap": f"{usd_from_nano(auto.monthly_cap_nanousd):.2f}",
-        "method": auto.method_id,
     }

@@ -90,7 +90,8 @@ def test_a_month_never_charges_more_than_its_cap(account: Account) -> None:
 
 
 def test_a_cap_that_is_reached_is_told_once(account: Account) -> None:
-    agree(account, save(account), cap=25)
+    method = save(account)
+    agree(account, method, cap=25)
     run(account)
     spend(account, 20 * USD)
     with travel(AT, tick=False):
@@ -100,7 +101,7 @@ def test_a_cap_that_is_reached_is_told_once(account: Account) -> None:
     (message,) = mail.outbox
     assert message.subject == "Auto top-up has reached its monthly cap"
     assert "its cap of $25.00" in message.body
-    agree(account, AutoTopUp.objects.get().method, cap=50)
+    agree(account, method, cap=50)
     run(account)
     assert outcomes(account) == ["paid", "paid"]
 
@@ -132,9 +133,9 @@ def test_a_success_between_failures_forgives_them(account: Account) -> None:
     bad, good = save(account, DECLINED_CARD), save(account, CARD)
     agree(account, bad)
     run(account)
-    AutoTopUp.objects.update(method=good)
+    payment_methods.make_default(method=good, actor=account.members.get())
     run(account, AT + 10 * MINUTE)
-    AutoTopUp.objects.update(method=bad)
+    payment_methods.make_default(method=bad, actor=account.members.get())
     spend(account, 20 * USD)
     run(account, AT + 20 * MINUTE)
     assert outcomes(account) == ["failed", "paid", "failed"]

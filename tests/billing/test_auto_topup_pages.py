@@ -143,11 +143,9 @@ def test_outsiders_see_and_change_nothing(account: Account) -> None:
 def test_from_the_sandbox_card_to_the_automatic_purchase(account: Account, card: SavedMethod) -> None:
     client = sign_in(account)
     topup = make_topup(account, usd=5, is_paid=False)
-    address = f"/billing/sandbox/{topup.provider_reference}/"
-    page = client.get(address).text
-    assert "Keep a card for auto top-up?" in page
+    TopUp.objects.filter(pk=topup.pk).update(saves_method=True)
     is_good = card is CARD
-    client.post(f"{address}pay/", {"keep": card.method})
+    client.post(f"/billing/sandbox/{topup.provider_reference}/pay/", {"card": card.method})
     method = SavedPaymentMethod.objects.get(account=account)
     assert (method.last4, method.is_default) == (card.last4, True)
     client.post(PAGE, typed(method, threshold="100", agreed_total="2500"))
@@ -159,14 +157,6 @@ def test_from_the_sandbox_card_to_the_automatic_purchase(account: Account, card:
     assert f"/billing/topups/{bought.pk}/" in history
     assert ("The sandbox&#x27;s card was declined." in history) is not is_good
     check_books(idle=True)
-
-
-def test_a_card_is_kept_only_if_the_buyer_says_so(account: Account) -> None:
-    topup = make_topup(account, usd=5, is_paid=False)
-    sign_in(account).post(f"/billing/sandbox/{topup.provider_reference}/pay/", {"keep": ""})
-    assert not SavedPaymentMethod.objects.exists()
-    topup.refresh_from_db()
-    assert topup.status == "paid"
 
 
 @pytest.mark.usefixtures("_tasks_run_at_once")
