@@ -1,6 +1,6 @@
-"""Settlements that the database refuses: the gateway sets them apart beside its journal, and the operator must hear of it.
+"""Settlements that the database refuses: the gateway sets them apart beside its journal, and the operator hears of it.
 
-The files stay where they are, for whoever repairs what was refused. How much of one was told stands in a file beside it.
+The files stay where they are, for whoever repairs what was refused. How much of one was told is in a file beside it.
 """
 
 from dataclasses import dataclass

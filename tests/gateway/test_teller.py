@@ -55,6 +55,18 @@ def run(act: Callable[[Teller], Coroutine[Any, Any, None]], folder: Path) -> Non
         raise failures[0]
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for it in another thread, whose connection does not outlive it: the database is dropped at the end."""
+
+    def wait() -> None:
+        try:
+            wait_for(condition)
+        finally:
+            connection.close()
+
+    await asyncio.to_thread(wait)
+
+
 def journaled(folder: Path) -> bool:
     return any(path.stat().st_size for path in folder.glob("*.jsonl"))
 
@@ -71,7 +83,7 @@ def _guard(go: Callable[[], Coroutine[Any, Any, None]], failures: list[BaseExcep
 def test_a_running_teller_beats(tmp_path: Path) -> None:
     async def act(teller: Teller) -> None:
         alive = GatewayProcess.objects.filter(pk=teller.process_id)
-        await asyncio.to_thread(wait_for, alive.exists)
+        await until(alive.exists)
 
     run(act, tmp_path)
 
@@ -135,7 +147,7 @@ def test_an_answer_that_comes_too_late_gives_its_hold_back(
                 await teller.admit(request)
             other.execute("ROLLBACK")
         # Admitted now, though nobody waits for it any more.
-        await asyncio.to_thread(wait_for, lambda: UsageRecord.objects.filter(pk=request.finished.id).exists())
+        await until(lambda: UsageRecord.objects.filter(pk=request.finished.id).exists())
 
     run(act, tmp_path)
     assert desk.wallet.available_nanousd == 1_000_000_000
@@ -160,7 +172,7 @@ def test_a_settlement_that_waits_too_long_is_in_the_journal_and_booked_once(
             await teller.settle(request.finished)
             assert journaled(tmp_path)
             other.execute("ROLLBACK")
-        await asyncio.to_thread(wait_for, lambda: UsageRecord.objects.filter(pk=request.finished.id).exists())
+        await until(lambda: UsageRecord.objects.filter(pk=request.finished.id).exists())
 
     run(act, tmp_path)
     assert desk.wallet.balance_nanousd == 1_000_000_000 - 20_000
@@ -183,9 +195,7 @@ def test_a_connection_that_is_cut_is_made_anew(tmp_path: Path) -> None:
         requests[0].finished.outcome = UsageRecord.Outcome.COMPLETED
         requests[0].finished.output_tokens = 1
         await teller.settle(requests[0].finished)
-        await asyncio.to_thread(
-            wait_for, lambda: UsageRecord.objects.filter(pk=requests[0].finished.id).exists()
-        )
+        await until(lambda: UsageRecord.objects.filter(pk=requests[0].finished.id).exists())
         assert isinstance(await teller.admit(requests[1]), Admitted)
 
     run(act, tmp_path)
@@ -204,7 +214,7 @@ def test_one_request_that_cannot_be_booked_takes_no_other_down(tmp_path: Path) -
             request.finished.output_tokens = 10
         bad.finished.latency_ms = 2**40  # more than its column can hold
         await asyncio.gather(teller.settle(good.finished), teller.settle(bad.finished))
-        await asyncio.to_thread(wait_for, lambda: bool(list(tmp_path.glob("*.refused"))))
+        await until(lambda: bool(list(tmp_path.glob("*.refused"))))
 
     run(act, tmp_path)
     assert UsageRecord.objects.filter(pk=good.finished.id).exists()
@@ -225,7 +235,7 @@ def test_the_journal_of_a_dead_process_is_settled_by_the_next_one(tmp_path: Path
     dead.close()
 
     async def act(teller: Teller) -> None:
-        await asyncio.to_thread(wait_for, lambda: UsageRecord.objects.filter(pk=request.finished.id).exists())
+        await until(lambda: UsageRecord.objects.filter(pk=request.finished.id).exists())
 
     run(act, tmp_path)
     assert desk.wallet.balance_nanousd == 1_000_000_000 - 20_000
@@ -254,9 +264,9 @@ def test_without_a_database_admissions_are_refused_and_settlements_kept(
         assert refused.value.code == "temporarily_unavailable"
         request.finished.outcome = UsageRecord.Outcome.REFUSED
         teller.note(request.finished)
-        await asyncio.to_thread(wait_for, lambda: journaled(tmp_path))
+        await until(lambda: journaled(tmp_path))
         is_away = False
-        await asyncio.to_thread(wait_for, lambda: UsageRecord.objects.filter(pk=request.finished.id).exists())
+        await until(lambda: UsageRecord.objects.filter(pk=request.finished.id).exists())
 
     run(act, tmp_path)
     check_books(idle=True)
