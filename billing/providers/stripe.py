@@ -65,7 +65,7 @@ class StripeProvider:
         expires_at = topup.created_at + _PAGE_LIFE
         asked: SessionCreateParams = {
             "mode": "payment",
-            "line_items": _lines(topup),
+            "line_items": lines_of(topup),
             # The quote is in USD, and is what is charged.
             "adaptive_pricing": {"enabled": False},
             "client_reference_id": topup.provider_reference,
@@ -189,7 +189,7 @@ class StripeProvider:
 STRIPE = StripeProvider()
 
 
-def _lines(topup: TopUp) -> "list[SessionCreateParamsLineItem]":
+def lines_of(topup: TopUp) -> "list[SessionCreateParamsLineItem]":
     """What the payment page lists: the credit, and the fee if there is one."""
     percent = f"{(topup.fee_rate * 100).normalize():f}"
     named = {"Credit": topup.credit_nanousd, f"Fee ({percent} %)": topup.fee_nanousd}

@@ -5,17 +5,18 @@ from billing import topping_up
 from billing.models import TopUp
 from billing.providers.provider import Checkout
 from billing.providers.stripe import STRIPE
+from catalog.money import NANO_PER_CENT
 from tests import factories
 
 USD = 10**9
 
 
-def start(account: Account | None = None, *, usd: int = 20, saves_method: bool = False) -> TopUp:
+def start(account: Account | None = None, *, cents: int = 2000, saves_method: bool = False) -> TopUp:
     account = account or factories.make_account()
     return topping_up.start(
         account=account,
         actor=account.members.get(),
-        credit_nanousd=usd * USD,
+        credit_nanousd=cents * NANO_PER_CENT,
         provider="stripe",
         at=factories.now(),
         saves_method=saves_method,

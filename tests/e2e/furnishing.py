@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from allauth.account.models import EmailAddress
 
 from accounts.models import Account, Plan, User
-from billing import topping_up
-from billing.models import Budget, GatewayProcess, TopUp
+from billing import topping_up, unmatched
+from billing.models import Budget, GatewayProcess, SavedPaymentMethod, TopUp, UnmatchedPayment
+from billing.providers.provider import PaymentArrived
 from catalog.models import Model
 from keys import issuing, revoking
 from keys.models import ApiKey
@@ -44,6 +45,8 @@ class Furniture:
     pending: int
     canceled: int
     pending_reference: str
+    method: int
+    unmatched: int
     completed: str
     refused: str
     account: int
@@ -76,6 +79,8 @@ def make() -> None:
         pending=pending.pk,
         canceled=canceled.pk,
         pending_reference=pending.provider_reference,
+        method=_make_methods(account, owner).pk,
+        unmatched=_make_unmatched().pk,
         completed=str(completed.pk),
         refused=str(refused.pk),
         account=account.pk,
@@ -159,6 +164,26 @@ def _make_topups(account: Account, owner: User) -> list[TopUp]:
     )
     topping_up.cancel(topup=canceled, actor=owner)
     return [paid, pending, canceled]
+
+
+def _make_methods(account: Account, owner: User) -> SavedPaymentMethod:
+    """One that auto top-up charges, and one that has expired. Returns the first."""
+    fields = {"account": account, "provider": "stripe", "customer": "cus_1", "created_by": owner}
+    SavedPaymentMethod.objects.create(
+        **fields, method="pm_1", brand="American express", last4="0005", expires=dt.date(2026, 1, 31)
+    )
+    return SavedPaymentMethod.objects.create(
+        **fields, method="pm_2", brand="Visa", last4="4242", expires=dt.date(2099, 12, 31), is_default=True
+    )
+
+
+def _make_unmatched() -> UnmatchedPayment:
+    """A payment that nobody waited for."""
+    payment = PaymentArrived(
+        reference="", payment="pi_3Qa7Zx2eZvKYlo2C0aZQ8bVt", amount_cents=2500, currency="eur"
+    )
+    why = "stripe reports a payment that no top-up waits for"
+    return unmatched.note(provider="stripe", payment=payment, why=why, event=None, at=now())
 
 
 def _make_usage(account: Account, keys: list[ApiKey]) -> list[UsageRecord]:

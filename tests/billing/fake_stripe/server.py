@@ -178,6 +178,9 @@ class _Handler(BaseHTTPRequestHandler):
         address = urllib.parse.urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         fake.requests.append((method, address.path, headers))
+        if address.path == "/favicon.ico":
+            self._send(204, b"", {})
+            return
         if address.path.startswith("/pay/"):
             self._serve_page(fake, method, address.path.removeprefix("/pay/"), body.decode())
             return
