@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 
 from accounts.models import Account, Plan
-from billing import payment_methods, topping_up, wording
+from billing import payment_methods, refunding, topping_up, wording
 from billing.models import BillingDetails, Budget, SavedPaymentMethod
 from billing.providers.provider import PaymentProvider
 from catalog.money import nano_from_usd, usd_from_nano
@@ -180,16 +180,20 @@ class BalanceAlertForm(forms.Form):
     threshold = USDField(label="Below", min_value=Decimal("0.01"), help_text="In USD.")
 
 
+def _reason() -> forms.CharField:
+    return forms.CharField(
+        label="Reason",
+        max_length=200,
+        help_text="The account's members read it.",
+        widget=forms.TextInput(attrs={"class": "vTextField"}),
+    )
+
+
 class GrantForm(forms.Form):
     """Credit that an operator gives. The token makes a form that is sent twice grant once."""
 
     amount = USDField(label="Amount", min_value=Decimal("0.01"), help_text="In USD, whole cents.")
-    reason = forms.CharField(
-        label="Reason",
-        max_length=200,
-        help_text="The account's members read it in their ledger.",
-        widget=forms.TextInput(attrs={"class": "vTextField"}),
-    )
+    reason = _reason()
     last_day = forms.DateField(
         label="Last day",
         required=False,
@@ -254,3 +258,34 @@ class LedgerFilterForm(forms.Form):
     def chosen(self) -> str:
         """What was asked for; empty: all kinds."""
         return str(self.cleaned_data["kind"]) if self.is_valid() else ""
+
+
+class TakeForm(forms.Form):
+    """Credit that an operator takes. The token makes a form that is sent twice take once."""
+
+    amount = USDField(label="Amount", min_value=Decimal("0.01"), help_text="In USD, whole cents.")
+    reason = _reason()
+    token = forms.UUIDField(widget=forms.HiddenInput)
+
+
+class RefundForm(forms.Form):
+    """What of a top-up's credit goes back. The token makes a form that is sent twice give back once."""
+
+    credit = USDField(
+        label="Credit",
+        min_value=Decimal("0.01"),
+        help_text="In USD, whole cents. The share of the fee is added.",
+    )
+    reason = _reason()
+    token = forms.UUIDField(widget=forms.HiddenInput)
+
+    def __init__(self, *args: Any, possible: refunding.Refundable, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.possible = possible
+
+    def clean_credit(self) -> int:
+        credit_nanousd: int = self.cleaned_data["credit"]
+        if credit_nanousd > self.possible.credit_nanousd:
+            msg = f"At most ${usd_from_nano(self.possible.credit_nanousd):,.2f}. {self.possible.because}"
+            raise ValidationError(msg)
+        return credit_nanousd

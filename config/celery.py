@@ -47,6 +47,12 @@ app.conf.beat_schedule = {
         "schedule": crontab(minute="7-59/10"),
         "options": {"expires": 540},
     },
+    "ask-for-refunds": {"task": "billing.ask_for_refunds", "schedule": 60.0, "options": {"expires": 60}},
+    "mail-about-refunds": {
+        "task": "billing.mail_about_refunds",
+        "schedule": 30.0,
+        "options": {"expires": 30},
+    },
     "mail-receipts": {"task": "billing.mail_receipts", "schedule": 15.0, "options": {"expires": 15}},
     "mail-low-balances": {"task": "billing.mail_low_balances", "schedule": 30.0, "options": {"expires": 30}},
     "audit": {

@@ -1,5 +1,25 @@
 """Money for the operator: everything to read, nothing to edit, and a few things to do, each with its reason."""
 
-from billing.admin import ledger, promotions, topups, unmatched, upstream_health, wallets, webhooks
+from billing.admin import (
+    disputes,
+    ledger,
+    promotions,
+    refunds,
+    topups,
+    unmatched,
+    upstream_health,
+    wallets,
+    webhooks,
+)
 
-__all__ = ["ledger", "promotions", "topups", "unmatched", "upstream_health", "wallets", "webhooks"]
+__all__ = [
+    "disputes",
+    "ledger",
+    "promotions",
+    "refunds",
+    "topups",
+    "unmatched",
+    "upstream_health",
+    "wallets",
+    "webhooks",
+]

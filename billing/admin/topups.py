@@ -3,8 +3,10 @@
 from typing import TYPE_CHECKING
 
 from django.contrib import admin
+from django.urls import URLPattern, path
 
 from billing.admin.read_only import ReadOnly, usd
+from billing.admin.refunds import refund_topup
 from billing.models import TopUp
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ class TopUpAdmin(ReadOnly, TopUpModelAdmin):
     search_fields = ("account__name", "account__members__email", "provider_reference", "provider_payment")
     list_select_related = ("account",)
     date_hierarchy = "created_at"
+
+    def get_urls(self) -> list[URLPattern]:
+        refund = self.admin_site.admin_view(refund_topup)
+        return [path("<int:topup_id>/refund/", refund, name="billing_topup_refund"), *super().get_urls()]
 
     @admin.display(ordering="credit_nanousd")
     def credit(self, topup: TopUp) -> str:

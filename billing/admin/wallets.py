@@ -15,6 +15,7 @@ from django.utils.safestring import SafeString
 from accounts.models import Account, User
 from billing import crediting, ledger
 from billing.admin.read_only import ReadOnly, usd
+from billing.admin.taking import take_credit
 from billing.forms import GrantForm
 from billing.models import Wallet
 
@@ -44,12 +45,19 @@ class WalletAdmin(ReadOnly, WalletModelAdmin):
 
     @admin.display(description="Credit")
     def grant_link(self, wallet: Wallet) -> SafeString:
-        address = reverse("admin:billing_wallet_grant", args=[wallet.account_id])
-        return format_html('<a href="{}">Grant credit</a>', address)
+        grant, take = (
+            reverse(f"admin:billing_wallet_{act}", args=[wallet.account_id]) for act in ("grant", "take")
+        )
+        return format_html('<a href="{}">Grant credit</a> <a href="{}">Take credit</a>', grant, take)
 
     def get_urls(self) -> list[URLPattern]:
         grant = self.admin_site.admin_view(self.grant)
-        return [path("<int:account_id>/grant/", grant, name="billing_wallet_grant"), *super().get_urls()]
+        take = self.admin_site.admin_view(take_credit)
+        return [
+            path("<int:account_id>/grant/", grant, name="billing_wallet_grant"),
+            path("<int:account_id>/take/", take, name="billing_wallet_take"),
+            *super().get_urls(),
+        ]
 
     def grant(self, request: HttpRequest, account_id: int) -> HttpResponse:
         """Give an account credit that nobody paid for, with a reason that its members read."""

@@ -160,7 +160,7 @@ class Migration(migrations.Migration):
                 ("frozen_nanousd", models.BigIntegerField(default=0)),
                 ("fee_nanousd", models.BigIntegerField(default=0)),
                 ("loss_nanousd", models.BigIntegerField(default=0)),
-                ("decisions", models.PositiveSmallIntegerField(default=0)),
+                ("bookings", models.PositiveSmallIntegerField(default=0)),
                 ("opened_at", models.DateTimeField(default=django.utils.timezone.now)),
                 ("respond_by", models.DateTimeField(blank=True, null=True)),
                 ("closed_at", models.DateTimeField(blank=True, null=True)),
@@ -298,6 +298,7 @@ class Migration(migrations.Migration):
                 ("credit_nanousd", models.BigIntegerField()),
                 ("fee_nanousd", models.BigIntegerField()),
                 ("loss_nanousd", models.BigIntegerField(default=0)),
+                ("bookings", models.PositiveSmallIntegerField(default=1)),
                 (
                     "status",
                     models.CharField(

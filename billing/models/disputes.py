@@ -32,8 +32,8 @@ class Dispute(MailDue):
     frozen_nanousd = models.BigIntegerField(default=0)
     fee_nanousd = models.BigIntegerField(default=0)
     loss_nanousd = models.BigIntegerField(default=0)
-    # How often it was decided: a bank that changes its mind is booked again, under another reference.
-    decisions = models.PositiveSmallIntegerField(default=0)
+    # How often credit was frozen for it: a bank that changes its mind is booked again, under another reference.
+    bookings = models.PositiveSmallIntegerField(default=0)
     opened_at = models.DateTimeField(default=timezone.now)
     # Until when the company takes evidence; null: it has not said.
     respond_by = models.DateTimeField(null=True, blank=True)

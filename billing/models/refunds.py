@@ -31,6 +31,8 @@ class Refund(MailDue):
     credit_nanousd = models.BigIntegerField()
     fee_nanousd = models.BigIntegerField()
     loss_nanousd = models.BigIntegerField(default=0)
+    # How often credit was taken for it: one that was refused and is made all the same is booked again.
+    bookings = models.PositiveSmallIntegerField(default=1)
     status = models.CharField(max_length=16, choices=Status, default=Status.PENDING)
     reason = models.CharField(max_length=200)
     # Of a failure: what the company says.

@@ -101,6 +101,8 @@ class DisputeChanged:
     reason: str
     # open, won, lost
     status: str
+    # Until when the company takes evidence for the seller, in ISO 8601; empty: it does not say.
+    respond_by: str = ""
 
 
 News = PaymentArrived | PaymentFailed | RefundChanged | DisputeChanged

@@ -107,6 +107,7 @@ def _of_dispute(dispute: Json) -> DisputeChanged | None:
     status = _DISPUTE_STATUS.get(dispute["status"])
     if status is None:
         return None
+    due_by = (dispute.get("evidence_details") or {}).get("due_by")
     return DisputeChanged(
         dispute=str(dispute["id"]),
         payment=_id(dispute["payment_intent"]),
@@ -114,6 +115,7 @@ def _of_dispute(dispute: Json) -> DisputeChanged | None:
         currency=str(dispute["currency"]),
         reason=str(dispute["reason"]).replace("_", " "),
         status=status,
+        respond_by=dt.datetime.fromtimestamp(due_by, dt.UTC).isoformat() if due_by else "",
     )
 
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 from django.db import connection
 
 from catalog.money import usd_string
-from usage.auditing import budgets, holds, hours, payments, promotions, transactions, wallets
+from usage.auditing import after_buying, budgets, holds, hours, payments, promotions, transactions, wallets
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ _CHECKS = (
     *budgets.CHECKS,
     *hours.CHECKS,
     *payments.CHECKS,
+    *after_buying.CHECKS,
     *promotions.CHECKS,
 )
 _COUNTS = {
@@ -72,6 +73,9 @@ _COUNTS = {
     "ledger transactions": "billing_ledgertransaction",
     "postings": "billing_posting",
     "top-ups": "billing_topup",
+    "receipts": "billing_receipt",
+    "refunds": "billing_refund",
+    "disputes": "billing_dispute",
     "promotional credits": "billing_promotionalcredit",
     "open holds": "billing_hold",
     "budgets": "billing_budget",

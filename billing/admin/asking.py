@@ -1,0 +1,40 @@
+"""A page on which the operator does something about money: a form, then what it will do, asked once."""
+
+from django import forms
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from accounts.models import User
+
+
+def operator(request: HttpRequest, permission: str) -> User | None:
+    """Who asks, if they may."""
+    return request.user if isinstance(request.user, User) and request.user.has_perm(permission) else None
+
+
+def is_confirmed(request: HttpRequest, form: forms.Form) -> bool:
+    """Whether the form can be acted on: it is valid, and whoever sent it has read what it will do."""
+    return form.is_valid() and request.POST.get("confirmed") == "yes"
+
+
+def page(
+    request: HttpRequest,
+    *,
+    title: str,
+    facts: list[str],
+    effect: str,
+    form: forms.Form,
+    back: str,
+    site: admin.AdminSite = admin.site,
+) -> HttpResponse:
+    """The form with the facts beside it; once it is valid, the `effect` with a button that does it."""
+    context = {
+        **site.each_context(request),
+        "title": title,
+        "facts": facts,
+        "effect": effect if form.is_valid() else "",
+        "form": form,
+        "back": back,
+    }
+    return render(request, "admin/billing/asking.html", context, status=422 if form.errors else 200)

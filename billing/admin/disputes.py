@@ -1,0 +1,64 @@
+"""Disputes, to read: the open ones first. They are answered at the payment company."""
+
+from typing import TYPE_CHECKING
+
+from django.contrib import admin
+from django.db.models import Case, IntegerField, QuerySet, Value, When
+from django.http import HttpRequest
+
+from billing.admin.read_only import ReadOnly, usd
+from billing.models import Dispute
+
+if TYPE_CHECKING:
+    DisputeModelAdmin = admin.ModelAdmin[Dispute]
+else:  # Django's classes take no type arguments at run time.
+    DisputeModelAdmin = admin.ModelAdmin
+
+
+@admin.register(Dispute)
+class DisputeAdmin(ReadOnly, DisputeModelAdmin):
+    list_display = ("id", "account", "status", "amount", "frozen", "fee", "loss", "respond_by", "reason")
+    fields = (
+        "account",
+        "topup",
+        "status",
+        "reason",
+        "amount",
+        "frozen",
+        "fee",
+        "loss",
+        "provider_dispute",
+        "opened_at",
+        "respond_by",
+        "closed_at",
+    )
+    list_filter = ("status", "topup__provider")
+    search_fields = ("account__name", "account__members__email", "provider_dispute")
+    list_select_related = ("account",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Dispute]:
+        """The open ones first, the soonest deadline before the others."""
+        is_closed = Case(
+            When(status=Dispute.Status.OPEN, then=Value(0)), default=Value(1), output_field=IntegerField()
+        )
+        return super().get_queryset(request).order_by(is_closed, "respond_by", "-id")
+
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
+        """As the query has it, or as the operator clicks."""
+        return ()
+
+    @admin.display(ordering="amount_nanousd")
+    def amount(self, dispute: Dispute) -> str:
+        return usd(dispute.amount_nanousd)
+
+    @admin.display(ordering="frozen_nanousd", description="Frozen or lost credit")
+    def frozen(self, dispute: Dispute) -> str:
+        return usd(dispute.frozen_nanousd)
+
+    @admin.display(ordering="fee_nanousd", description="Of the fee")
+    def fee(self, dispute: Dispute) -> str:
+        return usd(dispute.fee_nanousd)
+
+    @admin.display(ordering="loss_nanousd", description="Not covered by credit")
+    def loss(self, dispute: Dispute) -> str:
+        return usd(dispute.loss_nanousd)

@@ -1,0 +1,59 @@
+"""Credit that moves for another reason than a purchase or usage: the wallet and the ledger together, or neither."""
+
+import datetime as dt
+from collections.abc import Sequence
+
+from django.db import transaction
+
+from billing import ledger, promotions, wallets
+from billing.ledger import Leg
+from billing.models import LedgerAccount, LedgerTransaction
+from billing.wallets import WalletState
+from catalog.money import usd_string
+
+
+class NotAvailable(Exception):
+    """The account has less credit available than is to be taken. `available_nanousd` says how much."""
+
+    def __init__(self, available_nanousd: int) -> None:
+        super().__init__(f"Only {usd_string(available_nanousd)} USD of credit is available.")
+        self.available_nanousd = available_nanousd
+
+
+def lock(*, account_id: int) -> WalletState:
+    """The account's wallet, locked until the transaction ends."""
+    return wallets.lock(wallets.borrowed_connection(), [account_id])[account_id]
+
+
+def move(
+    *,
+    account_id: int,
+    amount_nanousd: int,
+    reference: str,
+    kind: LedgerTransaction.Kind,
+    description: str,
+    against: Sequence[Leg],
+    at: dt.datetime,
+) -> LedgerTransaction:
+    """Give the account's wallet the amount, or take it where it is negative, and post that `against` the other legs.
+
+    Legs of zero are left out. Raises NotAvailable, and AlreadyPosted for a reference that was used before.
+    """
+    with transaction.atomic():
+        wallet = lock(account_id=account_id)
+        promotions.attribute(account_id=account_id, at=at)
+        if -amount_nanousd > wallet.available_nanousd:
+            raise NotAvailable(wallet.available_nanousd)
+        wallet.credit(amount_nanousd)
+        wallets.write(wallets.borrowed_connection(), [wallet])
+        own = Leg(LedgerAccount.Kind.CUSTOMER_CREDITS, amount_nanousd, owner_id=account_id)
+        posted = ledger.post(
+            reference=reference,
+            kind=kind,
+            account=account_id,
+            description=description,
+            legs=[leg for leg in (own, *against) if leg.amount_nanousd],
+            at=at,
+        )
+        promotions.attribute(account_id=account_id, at=at)
+    return posted

@@ -1,0 +1,305 @@
+"""Refunds: money that goes back to the buyer, for credit that goes out of the wallet first.
+
+The debit has a transaction of its own, so that nobody can spend what is on its way back. Then the company is asked, under
+a reference by which it gives back once, however often it is asked: what it leaves unanswered is asked again by a sweep.
+"""
+
+import datetime as dt
+import logging
+from dataclasses import dataclass
+from decimal import Decimal
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+
+from accounts import auditing
+from accounts.models import User
+from billing import kept, moving, promotions
+from billing.ledger import Leg
+from billing.models import LedgerAccount, LedgerTransaction, Refund, TopUp
+from billing.providers import offering
+from billing.providers.provider import CURRENCY, ProviderAway, ProviderRefused, RefundChanged
+from catalog.money import NANO_PER_CENT, usd_string, whole_cents
+
+logger = logging.getLogger(__name__)
+
+# A company forgets a reference after a day; until then asking again is safe. What is pending then waits for its webhook.
+ASK_FOR = dt.timedelta(hours=20)
+ASK_EVERY = dt.timedelta(minutes=2)
+# What the columns hold.
+_LONGEST_REASON, _LONGEST_MESSAGE = 200, 300
+
+
+class NotRefundable(Exception):
+    """So much of the top-up cannot be given back; the message tells the operator what can, and why not more."""
+
+
+class AlreadyAsked(Exception):
+    """This refund exists: the form was sent twice."""
+
+
+class RefundUnknown(Exception):
+    """A company reports a refund of a payment that is not ours."""
+
+
+class RefundDiffers(Exception):
+    """A company reports another amount or currency than was asked for. Nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refundable:
+    """What of a top-up's credit can be given back, in nano-USD and whole cents, and why it is not more."""
+
+    credit_nanousd: int
+    because: str
+
+
+def refundable(*, topup: TopUp) -> Refundable:
+    """Only credit that was paid for and is not spent, and of this payment no more than it brought.
+
+    Reads without a lock, for a page; `start` looks again under it.
+    """
+    if topup.status != TopUp.Status.PAID:
+        return Refundable(0, "It is not paid.")
+    of_topup = kept.of(topup=topup).credit_nanousd
+    standing = promotions.standing(account_id=topup.account_id)
+    most = max(0, min(of_topup, standing.paid_available_nanousd))
+    most -= most % NANO_PER_CENT
+    if most < of_topup:
+        because = (
+            f"The account has {usd_string(max(0, standing.paid_available_nanousd))} USD of credit that was paid for, is not"
+            " spent, and is not held by running requests. Whole cents of it can be given back."
+        )
+    elif most < topup.credit_nanousd:
+        because = "The rest of this top-up has been given back, or is disputed."
+    else:
+        because = "That is all the credit of this top-up."
+    return Refundable(most, because)
+
+
+def fee_for(*, topup: TopUp, credit_nanousd: int) -> int:
+    """What of the fee goes back with so much credit: its share, times REFUND_FEE_SHARE, in nano-USD and whole cents.
+
+    Counted over all refunds of the top-up, so that many small ones give back no more than a single one.
+    """
+    left = kept.of(topup=topup)
+    gone = Decimal(topup.credit_nanousd - left.credit_nanousd + credit_nanousd)
+    due = whole_cents(settings.REFUND_FEE_SHARE * topup.fee_nanousd * gone / topup.credit_nanousd)
+    return max(0, min(left.fee_nanousd, due - (topup.fee_nanousd - left.fee_nanousd)))
+
+
+def start(
+    *, topup: TopUp, credit_nanousd: int, reason: str, actor: User, reference: str, at: dt.datetime
+) -> Refund:
+    """Take the credit out of the wallet and book its way back; `ask` then tells the company.
+
+    Raises NotRefundable, and AlreadyAsked for a reference that was used before.
+    """
+    with transaction.atomic():
+        moving.lock(account_id=topup.account_id)
+        topup = TopUp.objects.select_for_update(of=("self",)).get(pk=topup.pk)
+        if Refund.objects.filter(reference=reference).exists():
+            raise AlreadyAsked(reference)
+        possible = refundable(topup=topup)
+        if not 0 < credit_nanousd <= possible.credit_nanousd or credit_nanousd % NANO_PER_CENT:
+            msg = f"{usd_string(possible.credit_nanousd)} USD can be given back. {possible.because}"
+            raise NotRefundable(msg)
+        try:
+            with transaction.atomic():
+                refund = Refund.objects.create(
+                    account_id=topup.account_id,
+                    topup=topup,
+                    reference=reference,
+                    credit_nanousd=credit_nanousd,
+                    fee_nanousd=fee_for(topup=topup, credit_nanousd=credit_nanousd),
+                    reason=reason,
+                    created_by=actor,
+                    created_at=at,
+                    asked_at=at,
+                )
+        except IntegrityError as error:
+            # Of another account's top-up at the same moment: the lock that we hold is not theirs.
+            raise AlreadyAsked(reference) from error
+        _book(refund, at=at)
+        _record("refund.started", refund, actor=actor)
+    return refund
+
+
+def ask(*, refund: Refund, at: dt.datetime) -> Refund:
+    """Ask the company for a refund that is on its way. Not inside a transaction.
+
+    Refused: its credit is back in the wallet. No answer: it stays on its way, and the sweep asks again.
+    """
+    provider = offering.named(slug=refund.topup.provider)
+    if provider is None:
+        logger.error("%s: no provider %s to ask", refund, refund.topup.provider)
+        return refund
+    try:
+        news = provider.refund(
+            topup=refund.topup,
+            amount_cents=refund.total_nanousd // NANO_PER_CENT,
+            reference=refund.reference,
+        )
+    except ProviderAway as away:
+        logger.warning("%s stays on its way: %s", refund, away)
+        return refund
+    except ProviderRefused as refused:
+        return _change(refund, status=Refund.Status.FAILED, at=at, message=str(refused))
+    try:
+        return hear(provider=provider.slug, news=news, at=at) or refund
+    except RefundDiffers:
+        logger.exception("%s stays on its way", refund)
+        return refund
+
+
+def claim_unanswered(*, at: dt.datetime) -> Refund | None:
+    """A refund that the company has not answered for ASK_EVERY, to be asked again; None: there is none."""
+    waiting = Refund.objects.filter(
+        status=Refund.Status.PENDING,
+        provider_refund=None,
+        asked_at__lt=at - ASK_EVERY,
+        created_at__gt=at - ASK_FOR,
+    )
+    for refund_id in waiting.order_by("asked_at").values_list("pk", flat=True)[:10]:
+        if waiting.filter(pk=refund_id).update(asked_at=at):
+            return Refund.objects.select_related("topup").get(pk=refund_id)
+    return None
+
+
+def hear(*, provider: str, news: RefundChanged, at: dt.datetime) -> Refund | None:
+    """What a company (its slug) says of a refund, however often and in whatever order; None: nothing came of it.
+
+    One that was made at the company's own dashboard finds its top-up by the payment. Credit is taken for it as far as
+    it is available, and the rest is the platform's loss. Raises RefundUnknown, RefundDiffers.
+    """
+    refund = _named(provider, news)
+    if news.currency.lower() != CURRENCY or (
+        refund is not None and refund.total_nanousd != news.amount_cents * NANO_PER_CENT
+    ):
+        msg = f"{refund or news.refund}: {provider} reports {news.amount_cents} cents of {news.currency}"
+        raise RefundDiffers(msg)
+    if refund is not None:
+        status = Refund.Status(news.status)
+        return _change(refund, status=status, at=at, message=news.message, named=news.refund)
+    topup = TopUp.objects.filter(
+        provider=provider, provider_payment=news.payment, status=TopUp.Status.PAID
+    ).first()
+    if topup is None or not news.payment:
+        msg = f"{provider} reports a refund {news.refund} of a payment {news.payment} that is not ours"
+        raise RefundUnknown(msg)
+    return _made_elsewhere(topup, news, at=at)
+
+
+def _named(provider: str, news: RefundChanged) -> Refund | None:
+    """The refund that is spoken of, by our name for it or by theirs."""
+    refunds = Refund.objects.select_related("topup").filter(topup__provider=provider)
+    ours = refunds.filter(reference=news.reference).first() if news.reference else None
+    return ours or refunds.filter(provider_refund=news.refund).first()
+
+
+def _made_elsewhere(topup: TopUp, news: RefundChanged, *, at: dt.datetime) -> Refund | None:
+    with transaction.atomic():
+        wallet = moving.lock(account_id=topup.account_id)
+        found = _named(topup.provider, news)
+        if found is None and news.status != Refund.Status.FAILED:
+            share = kept.share(topup=topup, amount_nanousd=news.amount_cents * NANO_PER_CENT)
+            taken = min(share.credit_nanousd, wallet.available_nanousd)
+            refund = Refund.objects.create(
+                account_id=topup.account_id,
+                topup=topup,
+                reference=f"{topup.provider}:{news.refund}",
+                provider_refund=news.refund,
+                credit_nanousd=taken,
+                fee_nanousd=share.fee_nanousd,
+                loss_nanousd=share.credit_nanousd - taken + share.beyond_nanousd,
+                status=news.status,
+                reason="Made at the payment company",
+                created_at=at,
+                ended_at=at if news.status == Refund.Status.SUCCEEDED else None,
+                mail_due_at=at,
+            )
+            _book(refund, at=at)
+            _record("refund.made_elsewhere", refund, actor=None)
+            return refund
+    # Somebody was faster with the same news.
+    return hear(provider=topup.provider, news=news, at=at) if found else None
+
+
+def _change(
+    refund: Refund, *, status: Refund.Status, at: dt.datetime, message: str = "", named: str | None = None
+) -> Refund:
+    """Bring a refund to the status that is reported, and the books with it. What was failed by the company stays so."""
+    with transaction.atomic():
+        moving.lock(account_id=refund.account_id)
+        refund = Refund.objects.select_for_update(of=("self",)).select_related("topup").get(pk=refund.pk)
+        before, was_known = refund.status, refund.provider_refund is not None
+        refund.provider_refund = refund.provider_refund or named
+        if status == before or (status == Refund.Status.PENDING and was_known):
+            # Nothing new, or news that was overtaken.
+            refund.save(update_fields=["provider_refund"])
+            return refund
+        if before == Refund.Status.FAILED:
+            if was_known:
+                return refund
+            # We were told no, and it was made all the same.
+            _book_again(refund, at=at)
+        elif status == Refund.Status.FAILED:
+            _book_back(refund, at=at)
+        elif status == Refund.Status.PENDING:
+            refund.save(update_fields=["provider_refund"])
+            return refund
+        refund.status, refund.message = status, message[:_LONGEST_MESSAGE]
+        refund.ended_at = None if status == Refund.Status.PENDING else at
+        refund.mail_due_at = at
+        refund.save()
+        _record(f"refund.{status}", refund, actor=None)
+    return refund
+
+
+def _book(refund: Refund, *, at: dt.datetime) -> None:
+    _post(refund, "refund", sign=1, at=at)
+
+
+def _book_back(refund: Refund, *, at: dt.datetime) -> None:
+    _post(refund, "refund-failed", sign=-1, at=at)
+
+
+def _book_again(refund: Refund, *, at: dt.datetime) -> None:
+    wallet = moving.lock(account_id=refund.account_id)
+    wanted = refund.credit_nanousd + refund.loss_nanousd
+    refund.credit_nanousd = min(wanted, wallet.available_nanousd)
+    refund.loss_nanousd = wanted - refund.credit_nanousd
+    refund.bookings += 1
+    _book(refund, at=at)
+
+
+def _post(refund: Refund, name: str, *, sign: int, at: dt.datetime) -> None:
+    again = f":{refund.bookings}" if refund.bookings > 1 else ""
+    provider = refund.topup.provider
+    moving.move(
+        account_id=refund.account_id,
+        amount_nanousd=-sign * refund.credit_nanousd,
+        reference=f"{name}:{refund.pk}{again}",
+        kind=LedgerTransaction.Kind.REFUND,
+        description=f"{'Refund' if sign > 0 else 'Refund that failed'} of top-up {refund.topup_id}",
+        against=[
+            Leg(LedgerAccount.Kind.REFUNDS, -sign * refund.fee_nanousd),
+            Leg(LedgerAccount.Kind.PLATFORM_LOSS, -sign * refund.loss_nanousd),
+            Leg(LedgerAccount.Kind.CASH_CLEARING, sign * refund.total_nanousd, provider=provider),
+        ],
+        at=at,
+    )
+
+
+def _record(action: str, refund: Refund, *, actor: User | None) -> None:
+    auditing.record(
+        account=refund.account_id,
+        actor=actor,
+        action=action,
+        subject_type="refund",
+        subject_id=refund.pk,
+        topup=refund.topup_id,
+        credit_usd=usd_string(refund.credit_nanousd),
+        total_usd=usd_string(refund.total_nanousd),
+        reason=refund.reason[:_LONGEST_REASON],
+    )

@@ -1,0 +1,80 @@
+"""Receipts, refunds and disputes against payments and the ledger."""
+
+from usage.auditing.check import Check
+
+# What the ledger says of each refund and dispute, after all that was booked back: the number stands in the reference.
+_BOOKED = """
+    SELECT t.kind AS act, split_part(t.reference, ':', 2)::bigint AS id, t.account_id,
+        -coalesce(sum(p.amount_nanousd) FILTER (
+            WHERE l.kind = 'customer_credits' AND l.account_id = t.account_id), 0) AS credit,
+        -coalesce(sum(p.amount_nanousd) FILTER (WHERE l.kind = 'refunds'), 0) AS fee,
+        -coalesce(sum(p.amount_nanousd) FILTER (WHERE l.kind = 'platform_loss'), 0) AS loss,
+        coalesce(sum(p.amount_nanousd) FILTER (WHERE l.kind = 'disputes'), 0) AS frozen,
+        coalesce(sum(p.amount_nanousd) FILTER (WHERE l.kind = 'cash_clearing'), 0) AS paid
+    FROM billing_ledgertransaction t
+    JOIN billing_posting p ON p.transaction_id = t.id
+    JOIN billing_ledgeraccount l ON l.id = p.ledger_account_id
+    WHERE t.kind IN ('refund', 'dispute')
+    GROUP BY 1, 2, 3
+"""
+_MADE = """
+    SELECT 'refund' AS act, id, account_id, credit_nanousd AS credit, fee_nanousd AS fee, loss_nanousd AS loss,
+        0::bigint AS frozen, credit_nanousd + fee_nanousd + loss_nanousd AS paid
+    FROM billing_refund WHERE status <> 'failed'
+    UNION ALL
+    SELECT 'dispute', id, account_id, frozen_nanousd,
+        CASE status WHEN 'lost' THEN fee_nanousd ELSE 0 END, CASE status WHEN 'lost' THEN loss_nanousd ELSE 0 END,
+        CASE status WHEN 'open' THEN frozen_nanousd ELSE 0 END, CASE status WHEN 'lost' THEN amount_nanousd ELSE 0 END
+    FROM billing_dispute WHERE status <> 'won'
+"""
+
+CHECKS = (
+    Check(
+        "{subject}: the ledger says {found}, the refund or dispute says {expected}",
+        f"""
+        SELECT format('%s %s of account %s, %s', act, id, account_id, figure.name), figure.found, figure.expected, true
+        FROM ({_MADE}) AS made FULL JOIN ({_BOOKED}) AS booked USING (act, id, account_id)
+        CROSS JOIN LATERAL (VALUES
+            ('credit', booked.credit, made.credit),
+            ('fee', booked.fee, made.fee),
+            ('loss', booked.loss, made.loss),
+            ('frozen', booked.frozen, made.frozen),
+            ('paid back', booked.paid, made.paid)
+        ) AS figure (name, found, expected)
+        WHERE coalesce(figure.found, 0) <> coalesce(figure.expected, 0)
+        """,  # noqa: S608 - constants of this module
+    ),
+    Check(
+        "{subject}: what went back of the payment is {found}, more than its {expected}",
+        """
+        SELECT format('top-up %s', u.id), gone.back, u.total_nanousd, true
+        FROM billing_topup u CROSS JOIN LATERAL (
+            SELECT coalesce(sum(r.credit_nanousd + r.fee_nanousd + r.loss_nanousd), 0) AS back
+            FROM billing_refund r WHERE r.topup_id = u.id AND r.status <> 'failed' AND r.asked_at IS NOT NULL
+        ) AS gone WHERE gone.back > u.total_nanousd
+        """,
+    ),
+    Check(
+        "{subject}: its receipt says {found}, the paid top-up says {expected}",
+        """
+        SELECT format('top-up %s, %s', id, figure.name), figure.found, figure.expected, true
+        FROM (SELECT id, credit_nanousd, fee_nanousd FROM billing_topup WHERE status = 'paid') AS u
+        FULL JOIN (SELECT topup_id AS id, credit_nanousd, fee_nanousd FROM billing_receipt) AS r USING (id)
+        CROSS JOIN LATERAL (VALUES
+            ('credit', r.credit_nanousd, u.credit_nanousd),
+            ('fee', r.fee_nanousd, u.fee_nanousd)
+        ) AS figure (name, found, expected)
+        WHERE figure.found IS DISTINCT FROM figure.expected
+        """,
+    ),
+    Check(
+        "receipts of {subject}: {found} were issued, the last number is {expected}",
+        """
+        SELECT year::text, coalesce(r.issued, 0), coalesce(greatest(r.last, n.issued), 0), false
+        FROM (
+            SELECT year, count(*) AS issued, max(number_in_year) AS last FROM billing_receipt GROUP BY year
+        ) AS r FULL JOIN billing_receiptnumbers n USING (year)
+        WHERE r.issued IS DISTINCT FROM r.last OR r.issued IS DISTINCT FROM n.issued
+        """,
+    ),
+)
