@@ -1,7 +1,7 @@
 """Disputes: a bank wants a payment back. Credit is frozen until it decides, then given back or lost.
 
-A company tells of a dispute several times, and not always in order. Each telling names the state that the dispute was in,
-so the books are brought to that state from whatever they are in; one that was overtaken changes nothing.
+A company tells of a dispute several times, and not always in order. Each telling names the state that the dispute was
+in, so the books are brought to that state from whatever they are in; one that was overtaken changes nothing.
 """
 
 import datetime as dt
@@ -29,9 +29,9 @@ def hear(
 ) -> Dispute:
     """What a company (its slug) says of a dispute, however often and in whatever order.
 
-    Opened: the credit is frozen, as far as it is available. Won: it is given back. Lost: it is gone, with its share of the
-    fee, and what the wallet did not have is the platform's loss. Where a bank changes its mind, the decision that
-    `occurred_at` later counts; without it, the one that is heard later. Raises DisputeUnknown, DisputeDiffers.
+    Opened: the credit is frozen, as far as it is available. Won: it is given back. Lost: it is gone, with its share of
+    the fee, and what the wallet did not have is the platform's loss. Where a bank changes its mind, the decision that
+    occurred later counts; without `occurred_at`, the one that is heard later. Raises DisputeUnknown, DisputeDiffers.
     """
     topup = TopUp.objects.filter(
         provider=provider, provider_payment=news.payment, status=TopUp.Status.PAID

@@ -1,7 +1,8 @@
 """Refunds: money that goes back to the buyer, for credit that goes out of the wallet first.
 
-The debit has a transaction of its own, so that nobody can spend what is on its way back. Then the company is asked, under
-a reference by which it gives back once, however often it is asked: what it leaves unanswered is asked again by a sweep.
+The debit has a transaction of its own, so that nobody can spend what is on its way back. Then the company is asked,
+under a reference by which it gives back once, however often it is asked: what it leaves unanswered is asked again by a
+sweep.
 """
 
 import datetime as dt
@@ -23,7 +24,8 @@ from catalog.money import NANO_PER_CENT, usd_string, whole_cents
 
 logger = logging.getLogger(__name__)
 
-# A company forgets a reference after a day; until then asking again is safe. What is pending then waits for its webhook.
+# A company forgets a reference after a day; until then asking again is safe. What is pending then waits for its
+# webhook.
 ASK_FOR = dt.timedelta(hours=20)
 ASK_EVERY = dt.timedelta(minutes=2)
 # What the columns hold.
@@ -67,8 +69,8 @@ def refundable(*, topup: TopUp) -> Refundable:
     most -= most % NANO_PER_CENT
     if most < of_topup:
         because = (
-            f"The account has {usd_string(max(0, standing.paid_available_nanousd))} USD of credit that was paid for, is not"
-            " spent, and is not held by running requests. Whole cents of it can be given back."
+            f"The account has {usd_string(max(0, standing.paid_available_nanousd))} USD of credit that was paid for,"
+            " is not spent, and is not held by running requests. Whole cents of it can be given back."
         )
     elif most < topup.credit_nanousd:
         because = "The rest of this top-up has been given back, or is disputed."

@@ -3,8 +3,7 @@
 from typing import TYPE_CHECKING
 
 from django.contrib import admin
-from django.db.models import Case, IntegerField, QuerySet, Value, When
-from django.http import HttpRequest
+from django.db.models import Case, When
 
 from billing.admin.read_only import ReadOnly, usd
 from billing.models import Dispute
@@ -35,17 +34,8 @@ class DisputeAdmin(ReadOnly, DisputeModelAdmin):
     list_filter = ("status", "topup__provider")
     search_fields = ("account__name", "account__members__email", "provider_dispute")
     list_select_related = ("account",)
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Dispute]:
-        """The open ones first, the soonest deadline before the others."""
-        is_closed = Case(
-            When(status=Dispute.Status.OPEN, then=Value(0)), default=Value(1), output_field=IntegerField()
-        )
-        return super().get_queryset(request).order_by(is_closed, "respond_by", "-id")
-
-    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
-        """As the query has it, or as the operator clicks."""
-        return ()
+    # The open ones first, the soonest deadline before the others.
+    ordering = (Case(When(status=Dispute.Status.OPEN, then=0), default=1).asc(), "respond_by", "-id")
 
     @admin.display(ordering="amount_nanousd")
     def amount(self, dispute: Dispute) -> str:

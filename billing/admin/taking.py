@@ -32,8 +32,8 @@ def take_credit(request: HttpRequest, account_id: int) -> HttpResponse:
             request,
             title="Take credit",
             facts=[
-                f"{account} has {usd(wallet.available_nanousd)} available. Nobody is paid anything: to give money back,"
-                " refund a top-up."
+                f"{account} has {usd(wallet.available_nanousd)} available.",
+                "Nobody is paid anything: to give money back, refund a top-up.",
             ],
             effect=effect,
             form=form,

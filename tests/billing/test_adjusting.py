@@ -1,0 +1,213 @@
+"""What an operator does about money on the admin's pages: take credit, refund, look at disputes."""
+
+import datetime as dt
+import re
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from accounts.models import AuditEvent
+from billing import adjusting, ledger, moving, statement
+from billing.models import Dispute, Refund, Wallet
+from tests import factories
+from tests.billing.test_disputing import hear
+from tests.billing.test_refunding import balance, bought, spend
+from tests.concurrency import in_parallel
+from tests.invariants import check_books
+
+AT = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
+USD = 10**9
+
+
+@pytest.fixture
+def operator(db: None) -> Client:
+    client = Client()
+    client.force_login(factories.make_user(is_staff=True, is_superuser=True))
+    return client
+
+
+@pytest.fixture
+def limited(db: None) -> Client:
+    """Staff, with no permission on money."""
+    client = Client()
+    client.force_login(factories.make_user(is_staff=True))
+    return client
+
+
+def send(client: Client, address: str, fields: dict[str, str]) -> str:
+    """Fill in the form, read what it will do, and confirm that. What the operator sees at the end."""
+    page = client.get(address).text
+    token = re.search(r'name="token" value="([^"]+)"', page)
+    assert token is not None
+    form = {**fields, "token": token[1]}
+    asked = client.post(address, form).text
+    if 'name="confirmed"' not in asked:
+        return asked
+    return client.post(address, {**form, "confirmed": "yes"}, follow=True).text
+
+
+@pytest.mark.django_db
+def test_credit_is_taken_with_a_reason_that_the_account_reads() -> None:
+    account = factories.make_account(credit="10")
+    actor = factories.make_user()
+    adjusting.take(
+        account=account,
+        amount_nanousd=4 * USD,
+        reason="granted twice",
+        actor=actor,
+        at=AT,
+        reference="adjust:1",
+    )
+    assert Wallet.objects.get().balance_nanousd == 6 * USD
+    assert "granted twice" in statement.lines(account=account).rows[0].text
+    event = AuditEvent.objects.get(action="credit.taken")
+    assert (event.actor, event.detail["reason"]) == (actor, "granted twice")
+    with pytest.raises(ledger.AlreadyPosted):
+        adjusting.take(
+            account=account, amount_nanousd=USD, reason="again", actor=actor, at=AT, reference="adjust:1"
+        )
+    check_books(idle=True)
+
+
+@pytest.mark.django_db
+def test_no_more_is_taken_than_is_available() -> None:
+    account = factories.make_account(credit="10")
+    Wallet.objects.update(held_nanousd=7 * USD)
+    with pytest.raises(moving.NotAvailable, match=r"3\.000000000 USD"):
+        adjusting.take(
+            account=account,
+            amount_nanousd=4 * USD,
+            reason="x",
+            actor=factories.make_user(),
+            at=AT,
+            reference="a",
+        )
+    with pytest.raises(ValueError, match="positive"):
+        adjusting.take(
+            account=account, amount_nanousd=-1, reason="x", actor=factories.make_user(), at=AT, reference="a"
+        )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_takers_at_once_never_take_more_than_there_is() -> None:
+    account, actor = factories.make_account(credit="10"), factories.make_user()
+
+    def take(number: int) -> bool:
+        try:
+            adjusting.take(
+                account=account,
+                amount_nanousd=3 * USD,
+                reason="x",
+                actor=actor,
+                at=AT,
+                reference=f"a:{number}",
+            )
+        except moving.NotAvailable:
+            return False
+        return True
+
+    assert in_parallel(take, times=6).count(True) == 3
+    check_books(idle=True)
+
+
+def test_an_operator_takes_credit_after_being_asked_once(operator: Client) -> None:
+    account = factories.make_account(credit="10")
+    address = reverse("admin:billing_wallet_take", args=[account.pk])
+    assert "10.000000000 USD available" in operator.get(address).text
+    asked = operator.post(address, {"amount": "4", "reason": "granted twice", "token": TOKEN}).text
+    assert "4.000000000 USD is taken from" in asked
+    assert Wallet.objects.get().balance_nanousd == 10 * USD
+    confirmed = {"amount": "4", "reason": "granted twice", "token": TOKEN, "confirmed": "yes"}
+    assert "taken from" in operator.post(address, confirmed, follow=True).text
+    assert "sent twice" in operator.post(address, confirmed, follow=True).text
+    assert Wallet.objects.get().balance_nanousd == 6 * USD
+    more = {**confirmed, "amount": "7", "token": TOKEN.replace("6", "7")}
+    assert "Nothing was taken" in operator.post(address, more, follow=True).text
+    check_books(idle=True)
+
+
+TOKEN = "6b0c6a3e-3f0c-4a8b-9a51-0f3f2d9b8a11"
+
+
+@pytest.mark.parametrize("fields", [{"amount": "0"}, {"amount": "x"}, {"reason": ""}])
+def test_a_form_that_makes_no_sense_takes_nothing(operator: Client, fields: dict[str, str]) -> None:
+    account = factories.make_account(credit="10")
+    address = reverse("admin:billing_wallet_take", args=[account.pk])
+    form = {"amount": "4", "reason": "x", "token": TOKEN, "confirmed": "yes", **fields}
+    assert operator.post(address, form).status_code == 422
+    assert Wallet.objects.get().balance_nanousd == 10 * USD
+
+
+def test_an_operator_refunds_a_top_up_from_its_page(operator: Client) -> None:
+    topup = bought()
+    spend(topup.account, 5)
+    page = operator.get(reverse("admin:billing_topup_change", args=[topup.pk])).text
+    address = reverse("admin:billing_topup_refund", args=[topup.pk])
+    assert address in page
+    shown = operator.get(address).text
+    assert "At most 15.000000000 USD of it can be given back." in shown
+    assert "not spent" in shown
+    assert 'value="15.00"' in shown
+    assert "At most $15.00" in send(operator, address, {"credit": "16", "reason": "unused"})
+    assert "This field is required" in send(operator, address, {"credit": "15", "reason": ""})
+    assert not Refund.objects.exists()
+    asked = operator.post(address, {"credit": "15", "reason": "unused", "token": TOKEN}).text
+    assert "18.750000000 USD goes back" in asked
+    confirmed = {"credit": "15", "reason": "unused", "token": TOKEN, "confirmed": "yes"}
+    assert "18.750000000 USD was given back" in operator.post(address, confirmed, follow=True).text
+    assert "sent twice" in operator.post(address, confirmed, follow=True).text
+    assert balance(topup) == 0
+    refund = Refund.objects.get()
+    assert refund.created_by_id == int(operator.session["_auth_user_id"])
+    check_books(idle=True)
+
+
+def test_a_top_up_that_is_not_paid_offers_no_refund(operator: Client) -> None:
+    from tests.billing.test_billing_pages import make_topup
+
+    topup = make_topup(factories.make_account(), is_paid=False)
+    address = reverse("admin:billing_topup_refund", args=[topup.pk])
+    assert address not in operator.get(reverse("admin:billing_topup_change", args=[topup.pk])).text
+    assert "It is not paid." in operator.get(address).text
+    assert operator.get(reverse("admin:billing_topup_refund", args=[0])).status_code == 404
+
+
+def test_only_an_operator_who_may_refunds_or_takes(limited: Client) -> None:
+    topup = bought()
+    owner = Client()
+    owner.force_login(topup.account.members.get())
+    for address in (
+        reverse("admin:billing_topup_refund", args=[topup.pk]),
+        reverse("admin:billing_wallet_take", args=[topup.account_id]),
+    ):
+        assert limited.post(address, {}).status_code == 403
+        assert owner.post(address, {}).status_code in {302, 403}
+        assert Client().get(address).status_code == 302
+    assert not Refund.objects.exists()
+
+
+def test_open_disputes_come_first_with_what_is_frozen(operator: Client) -> None:
+    closed, opened = bought(), bought(usd=30)
+    hear(opened, "open", cents=3750, dispute="dp_open")
+    hear(closed, "open", dispute="dp_closed")
+    hear(closed, "lost", dispute="dp_closed")
+    page = operator.get(reverse("admin:billing_dispute_changelist")).text
+    assert page.index(str(opened.account)) < page.index(str(closed.account))
+    assert "30.000000000 USD" in page
+    assert "March 9, 2026" in page
+    for dispute in Dispute.objects.all():
+        shown = operator.get(reverse("admin:billing_dispute_change", args=[dispute.pk]))
+        assert shown.status_code == 200
+        assert 'name="_save"' not in shown.text
+
+
+def test_refunds_are_read_and_not_edited(operator: Client) -> None:
+    topup = bought()
+    send(
+        operator, reverse("admin:billing_topup_refund", args=[topup.pk]), {"credit": "8", "reason": "unused"}
+    )
+    assert "10.000000000 USD" in operator.get(reverse("admin:billing_refund_changelist")).text
+    address = reverse("admin:billing_refund_change", args=[Refund.objects.get().pk])
+    assert 'name="_save"' not in operator.get(address).text
+    assert operator.post(address, {}).status_code == 403
