@@ -11,7 +11,7 @@ from typing import Any
 
 from django.db.models import F
 
-from billing import payment_methods, topping_up, unmatched
+from billing import disputing, payment_methods, refunding, topping_up, unmatched
 from billing.models import TopUp, WebhookEvent
 from billing.providers import offering
 from billing.providers.provider import (
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 # A crash is repaired after this long; what fails is tried again after twice as long each time, up to the longest.
 _FIRST_WAIT = dt.timedelta(seconds=30)
 _LONGEST_WAIT = dt.timedelta(hours=6)
+# A company sends news for three days; by then the payment of a refund or a dispute is known, or is not ours.
+_PAYMENT_MAY_COME = dt.timedelta(days=4)
 _KINDS: dict[str, type[News]] = {
     kind.__name__: kind for kind in (PaymentArrived, PaymentFailed, RefundChanged, DisputeChanged)
 }
@@ -109,8 +111,27 @@ def _act(event: WebhookEvent, at: dt.datetime) -> WebhookEvent.Outcome:
                 # No money has come, and nobody waits for it.
                 return _Outcome.IGNORED
             return _Outcome.DONE
-        case _:
+        case RefundChanged() | DisputeChanged() as news:
+            return _take_back(event, news, at)
+        case None:
             return _Outcome.IGNORED
+
+
+def _take_back(
+    event: WebhookEvent, news: RefundChanged | DisputeChanged, at: dt.datetime
+) -> WebhookEvent.Outcome:
+    try:
+        if isinstance(news, RefundChanged):
+            refunding.hear(provider=event.provider, news=news, at=at)
+        else:
+            disputing.hear(provider=event.provider, news=news, at=at, occurred_at=event.occurred_at)
+    except (refunding.RefundUnknown, disputing.DisputeUnknown) as unknown:
+        # Its payment may not have been heard of yet. Or it never concerned us: companies tell all of an account.
+        if at - event.received_at < _PAYMENT_MAY_COME:
+            raise
+        logger.warning("the webhook %s of %s is ignored: %s", event, event.provider, unknown)
+        return _Outcome.IGNORED
+    return _Outcome.DONE
 
 
 def _take(event: WebhookEvent, payment: PaymentArrived, at: dt.datetime) -> WebhookEvent.Outcome:
