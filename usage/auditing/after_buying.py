@@ -64,7 +64,7 @@ CHECKS = (
             ('credit', r.credit_nanousd, u.credit_nanousd),
             ('fee', r.fee_nanousd, u.fee_nanousd)
         ) AS figure (name, found, expected)
-        WHERE figure.found IS DISTINCT FROM figure.expected
+        WHERE figure.found IS DISTINCT FROM figure.expected ORDER BY id, figure.name
         """,
     ),
     Check(

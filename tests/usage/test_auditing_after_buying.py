@@ -1,0 +1,100 @@
+"""The audit over receipts, refunds and disputes: one line for each way in which they can be wrong."""
+
+import pytest
+from django.db import connection
+from pytest_django import Settings
+
+from billing.models import Dispute, Receipt, Refund, TopUp
+from tests.billing import test_disputing, test_refunding
+from tests.invariants import check_books
+from usage import auditing
+
+AT = test_refunding.AT
+
+
+@pytest.fixture(autouse=True)
+def topup(db: None, settings: Settings) -> TopUp:
+    """Two payments: one partly refunded, and one with a dispute that is open and one that was lost."""
+    settings.TOPUP_PROVIDERS = ["sandbox"]
+    refunded, disputed = test_refunding.bought(), test_refunding.bought(usd=30)
+    test_refunding.refund(refunded, usd="8")
+    test_disputing.hear(disputed, "open", cents=1000)
+    test_disputing.hear(disputed, "lost", cents=500, dispute="dp_2")
+    check_books(idle=True)
+    return refunded
+
+
+def plant(statement: str) -> list[str]:
+    """Run what no code of ours would, past the triggers that would refuse it. What the audit then finds."""
+    tables = ("billing_posting", "billing_ledgertransaction", "billing_receipt")
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        for table in tables:
+            cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+        cursor.execute(statement)
+        for table in tables:
+            cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+    return auditing.audit_ledger(at=AT).discrepancies
+
+
+def test_a_refund_of_another_amount_than_was_booked_is_found() -> None:
+    made = Refund.objects.get()
+    found = plant("UPDATE billing_refund SET fee_nanousd = 1000000000")
+    assert (
+        f"refund {made.pk} of account {made.account_id}, fee: the ledger says 2.000000000 USD,"
+        " the refund or dispute says 1.000000000 USD"
+    ) in found
+    assert len(found) == 2
+
+
+def test_a_refund_that_failed_and_was_not_posted_back_is_found() -> None:
+    found = plant("UPDATE billing_refund SET status = 'failed'")
+    assert [line.partition(", ")[2].partition(":")[0] for line in found] == ["credit", "fee", "paid back"]
+
+
+def test_a_refund_in_the_ledger_alone_is_found() -> None:
+    assert any("says nothing" in line for line in plant("DELETE FROM billing_refund"))
+
+
+def test_a_dispute_that_froze_another_amount_than_was_booked_is_found() -> None:
+    dispute = Dispute.objects.get(status="open")
+    found = plant(
+        "UPDATE billing_dispute SET frozen_nanousd = frozen_nanousd - 1, loss_nanousd = 1 WHERE status = 'open'"
+    )
+    subject = f"dispute {dispute.pk} of account {dispute.account_id}"
+    assert [line.partition(":")[0] for line in found] == [f"{subject}, credit", f"{subject}, frozen"]
+
+
+def test_a_lost_dispute_that_is_still_frozen_in_the_ledger_is_found() -> None:
+    found = plant("UPDATE billing_dispute SET status = 'lost', closed_at = opened_at WHERE status = 'open'")
+    assert any(", frozen: the ledger says 8.000000000 USD" in line for line in found)
+
+
+def test_more_given_back_than_was_paid_is_found(topup: TopUp) -> None:
+    found = plant("UPDATE billing_refund SET credit_nanousd = 40000000000")
+    assert (
+        f"top-up {topup.pk}: what went back of the payment is 42.000000000 USD, more than its 25.000000000 USD"
+    ) in found
+
+
+def test_a_receipt_of_another_amount_is_found(topup: TopUp) -> None:
+    assert plant("UPDATE billing_receipt SET fee_nanousd = 1 WHERE number_in_year = 1") == [
+        f"top-up {topup.pk}, fee: its receipt says 0.000000001 USD, the paid top-up says 5.000000000 USD"
+    ]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE billing_receipt SET number_in_year = 3 WHERE number_in_year = 2",
+        "UPDATE billing_receiptnumbers SET issued = 3",
+        "DELETE FROM billing_receiptnumbers",
+    ],
+)
+def test_a_gap_between_receipts_is_found(statement: str) -> None:
+    year = Receipt.objects.latest("id").year
+    assert plant(statement)[0].startswith(f"receipts of {year}: 2 were issued, the last number is ")
+
+
+def test_a_receipt_that_is_missing_is_found() -> None:
+    assert len(plant("DELETE FROM billing_receipt WHERE number_in_year = 1")) == 3
