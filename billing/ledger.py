@@ -53,7 +53,7 @@ def post(
 
     A ledger account that does not exist yet is made. Raises AlreadyPosted for a reference that was used before, and
     ValueError for legs that do not sum to zero, are fewer than two, or are zero themselves. Whatever changes a wallet
-    locks it first, and posts in the same database transaction, of which posting is the last act that takes a lock.
+    locks it first, and posts in the same database transaction. Until that ends nobody else posts: it comes last.
     """
     _refuse_unbalanced(legs)
     account_id = account.pk if isinstance(account, Account) else account

@@ -1,4 +1,4 @@
-"""Payments against the ledger."""
+"""Payments against the ledger, and against what their providers have said."""
 
 from usage.auditing.check import Check
 
@@ -36,5 +36,17 @@ CHECKS = (
         ) AS figure (name, found, expected)
         WHERE coalesce(figure.found, 0) <> coalesce(figure.expected, 0)
         """,  # noqa: S608 - constants of this module
+    ),
+    Check(
+        "{subject}: its top-up was paid with {found}, the event says {expected}",
+        """
+        SELECT format('%s event %s of payment %s', e.provider, e.event, e.news->>'payment'), u.total_nanousd,
+            (e.news->>'amount_cents')::bigint * 10000000, true
+        FROM billing_webhookevent e
+        LEFT JOIN billing_topup u
+            ON u.provider = e.provider AND u.provider_reference = e.news->>'reference' AND u.status = 'paid'
+        WHERE e.outcome = 'done' AND e.news->>'kind' = 'PaymentArrived'
+            AND coalesce(u.total_nanousd, 0) <> (e.news->>'amount_cents')::bigint * 10000000
+        """,
     ),
 )

@@ -1,0 +1,70 @@
+"""The audit follows the chain: in every run by its links, and on demand by computing every hash anew."""
+
+from io import StringIO
+
+import pytest
+from django.core.management import call_command
+
+from billing.models import ChainHead, LedgerTransaction
+from tests import factories
+from tests.invariants import check_books
+from tests.usage.test_auditing_the_ledger import found, plant
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def references() -> list[str]:
+    """Four transactions."""
+    for _ in range(4):
+        factories.make_account(credit="5")
+    check_books()
+    return list(LedgerTransaction.objects.order_by("number").values_list("reference", flat=True))
+
+
+def test_a_transaction_that_does_not_follow_the_one_before_is_found(references: list[str]) -> None:
+    plant("UPDATE billing_ledgertransaction SET previous_hash = 'another' WHERE number = 2")
+    assert found() == [f"the chain of the ledger is broken before transaction 2 ({references[1]})"]
+
+
+def test_a_gap_in_the_numbers_is_found(references: list[str]) -> None:
+    plant("UPDATE billing_ledgertransaction SET number = 7 WHERE number = 4")
+    assert found() == [f"the chain of the ledger is broken before transaction 7 ({references[3]})"]
+
+
+def test_a_head_that_counts_more_than_there_are_is_found() -> None:
+    plant("UPDATE billing_chainhead SET count = count + 1")
+    assert found() == ["the head of the ledger's chain counts 5 transactions, there are 4"]
+
+
+def test_a_head_that_is_gone_is_found() -> None:
+    plant(
+        "ALTER TABLE billing_chainhead DISABLE TRIGGER USER; DELETE FROM billing_chainhead;"
+        "ALTER TABLE billing_chainhead ENABLE TRIGGER USER"
+    )
+    assert found() == ["the head of the ledger's chain counts 0 transactions, there are 4"]
+
+
+def test_a_head_that_is_another_transaction_is_found(references: list[str]) -> None:
+    plant("UPDATE billing_ledgertransaction SET hash = 'another' WHERE number = 4")
+    assert found() == [
+        f"the head of the ledger's chain is not transaction 4 ({references[3]}), which is the last"
+    ]
+
+
+def test_the_command_follows_the_chain() -> None:
+    out = StringIO()
+    call_command("audit_ledger", "--verify-chain", stdout=out)
+    head = ChainHead.objects.get().hash
+    assert f"The chain holds over 4 ledger transactions; its head is {head}." in out.getvalue()
+
+
+def test_the_command_names_the_first_transaction_that_was_changed(references: list[str]) -> None:
+    plant("UPDATE billing_ledgertransaction SET description = 'nothing to see' WHERE number IN (2, 3)")
+    call_command("audit_ledger", stdout=StringIO())
+    err = StringIO()
+    with pytest.raises(SystemExit):
+        call_command("audit_ledger", "--verify-chain", stderr=err)
+    assert err.getvalue().splitlines()[0] == (
+        f"the first that is wrong in the chain: ledger transaction 2 ({references[1]}) is not what was posted"
+    )
