@@ -81,14 +81,20 @@ class StripeProvider:
         }
         if topup.saves_method:
             asked["payment_intent_data"]["setup_future_usage"] = "off_session"
+        key = f"checkout:{topup.provider_reference}"
+        stranger: SessionCreateParams = (
+            {**asked, "customer_email": topup.created_by.email} if topup.created_by else asked
+        )
         if topup.provider_customer:
-            asked["customer"] = topup.provider_customer
-        elif topup.created_by is not None:
-            asked["customer_email"] = topup.created_by.email
-        with _answered():
-            made = _client().v1.checkout.sessions.create(
-                asked, {"idempotency_key": f"checkout:{topup.provider_reference}"}
-            )
+            try:
+                made = _page({**asked, "customer": topup.provider_customer}, key)
+            except ProviderRefused as refused:
+                # Deleted at Stripe, or of the test mode: then they are a new customer.
+                if refused.code != "resource_missing":
+                    raise
+                made = _page(stranger, f"{key}:anew")
+        else:
+            made = _page(stranger, key)
         if made.url is None:
             msg = "Stripe has closed this payment page. Choose the amount again."
             raise ProviderRefused(msg, code="page_closed")
@@ -187,6 +193,11 @@ class StripeProvider:
 
 
 STRIPE = StripeProvider()
+
+
+def _page(asked: "SessionCreateParams", key: str) -> stripe.checkout.Session:
+    with _answered():
+        return _client().v1.checkout.sessions.create(asked, {"idempotency_key": key})
 
 
 def lines_of(topup: TopUp) -> "list[SessionCreateParamsLineItem]":

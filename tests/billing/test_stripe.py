@@ -269,3 +269,13 @@ def test_a_card_that_is_declined_on_the_page_leaves_it_open(fake_stripe: FakeStr
     assert STRIPE.look_up(topup=topup) is None
     fake_stripe.pay(session)
     assert isinstance(STRIPE.look_up(topup=topup), PaymentArrived)
+
+
+@pytest.mark.django_db
+def test_a_customer_whom_stripe_has_forgotten_is_a_new_one(fake_stripe: FakeStripe) -> None:
+    topup = start()
+    topup.provider_customer = "cus_of_the_test_mode"
+    first, second = check_out(topup), check_out(topup)
+    assert first == second
+    session = fake_stripe.objects[first.session]
+    assert (session["customer"], session["customer_email"]) == (None, topup.account.name)
