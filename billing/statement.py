@@ -119,7 +119,7 @@ def _movements(*, account: Account, kind: str, older_than: int | None, limit: in
 
 def payments(*, account: Account, older_than: int | None = None, limit: int = 10) -> Page[TopUp]:
     """The account's top-ups before the one of that id, whatever became of them."""
-    topups = TopUp.objects.filter(account=account).order_by("-id")
+    topups = TopUp.objects.filter(account=account).prefetch_related("refunds", "disputes").order_by("-id")
     if older_than is not None:
         topups = topups.filter(pk__lt=older_than)
     found = list(topups[: limit + 1])

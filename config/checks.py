@@ -3,6 +3,7 @@
 import base64
 import binascii
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from django.apps import AppConfig
@@ -80,6 +81,21 @@ def private_networks_are_networks(app_configs: Sequence[AppConfig] | None, **_: 
             )
         ]
     return []
+
+
+@register(Tags.security)
+def refunds_and_receipts_make_sense(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    """More than a fee cannot be given back, and a font that is missing would be missed when a receipt is mailed."""
+    problems: list[CheckMessage] = []
+    if not 0 <= settings.REFUND_FEE_SHARE <= 1:
+        problems.append(
+            Error("REFUND_FEE_SHARE is not a number from 0 to 1.", hint="0.5 is half.", id="tollgate.E007")
+        )
+    if missing := [path for path in settings.RECEIPT_FONTS if not Path(path).is_file()]:
+        problems.append(
+            Error(f"RECEIPT_FONTS names no file: {', '.join(missing)}.", id="tollgate.E008"),
+        )
+    return problems
 
 
 @register(Tags.security)

@@ -236,7 +236,9 @@ def test_operator_and_account_are_told_and_the_page_says_it(
     assert "fraudulent" in to_operator.body
     assert to_account.to == [topup.account.members.get().email]
     assert "$25.00" in to_account.body
-    assert says in text_of(sign_in(topup.account), f"/billing/topups/{topup.pk}/")
+    client = sign_in(topup.account)
+    assert says in text_of(client, f"/billing/topups/{topup.pk}/")
+    assert ("$25.00 disputed" in text_of(client, "/billing/payments/")) is (status == "open")
     assert AuditEvent.objects.filter(subject_type="dispute").exists()
 
 

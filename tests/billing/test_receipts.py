@@ -203,8 +203,9 @@ def test_a_refund_stands_on_the_receipt() -> None:
     assert "-5.00" in text
     assert "Total after refunds" in text
     assert "20.00" in text
-    page = text_of(sign_in(topup.account), f"/billing/topups/{topup.pk}/")
-    assert "was given back to you" in page
+    client = sign_in(topup.account)
+    assert "was given back to you" in text_of(client, f"/billing/topups/{topup.pk}/")
+    assert "$5.00 given back" in text_of(client, "/billing/payments/")
 
 
 @pytest.mark.django_db

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from allauth.account.models import EmailAddress
 
 from accounts.models import Account, Plan, User
-from billing import topping_up, unmatched
+from billing import disputing, refunding, topping_up, unmatched
 from billing.models import Budget, GatewayProcess, SavedPaymentMethod, TopUp, UnmatchedPayment
-from billing.providers.provider import PaymentArrived
+from billing.providers.provider import DisputeChanged, PaymentArrived
 from catalog.models import Model
 from keys import issuing, revoking
 from keys.models import ApiKey
@@ -149,7 +149,7 @@ def _make_keys(account: Account, owner: User) -> list[ApiKey]:
 
 
 def _make_topups(account: Account, owner: User) -> list[TopUp]:
-    """One that was paid, one that waits and one that was canceled."""
+    """One that was paid and partly taken back, one that waits and one that was canceled."""
     paid, pending, canceled = (
         topping_up.start(
             account=account, actor=owner, credit_nanousd=usd * 10**9, provider="sandbox", at=now()
@@ -163,7 +163,32 @@ def _make_topups(account: Account, owner: User) -> list[TopUp]:
         at=now(),
     )
     topping_up.cancel(topup=canceled, actor=owner)
+    _take_back(paid, owner)
     return [paid, pending, canceled]
+
+
+def _take_back(topup: TopUp, owner: User) -> None:
+    """Some of a payment: a refund, and a dispute that is open."""
+    topup.refresh_from_db()
+    refund = refunding.start(
+        topup=topup,
+        credit_nanousd=2 * 10**9,
+        reason="The nightly job ran twice",
+        actor=owner,
+        reference="furniture",
+        at=now(),
+    )
+    refunding.ask(refund=refund, at=now())
+    news = DisputeChanged(
+        dispute="dp_furniture",
+        payment=topup.provider_payment,
+        amount_cents=250,
+        currency="usd",
+        reason="product not received",
+        status="open",
+        respond_by="2027-01-01T00:00:00+00:00",
+    )
+    disputing.hear(provider="sandbox", news=news, at=now())
 
 
 def _make_methods(account: Account, owner: User) -> SavedPaymentMethod:
