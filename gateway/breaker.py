@@ -135,10 +135,30 @@ class Attempt:
         self._breaker.last_error = reason
         self._breaker.count(now, requests=0, failures=1)
 
+    def aside(self) -> "Attempt":
+        """The same, but nothing is learned of it: it asks for something that fails apart from all else."""
+        self.abandoned()
+        return _Aside(self._breaker, is_probe=False)
+
     def abandoned(self) -> None:
         """Nobody waited for the end, so it says nothing of the upstream."""
         if self.is_probe:
             self._breaker.let_go()
+
+
+class _Aside(Attempt):
+    """One of which nothing is learned."""
+
+    __slots__ = ()
+
+    def succeeded(self, now: float) -> None:
+        pass
+
+    def failed(self, now: float, reason: str) -> None:
+        pass
+
+    def broke(self, now: float, reason: str) -> None:
+        pass
 
 
 class Health:

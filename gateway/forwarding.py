@@ -111,6 +111,9 @@ class Upstreams:
             attempt = self.health.begin(target.id, time.monotonic())
             if attempt is None:
                 continue
+            if call.asked.is_count:
+                # Providers limit it by itself. Whoever counts much must not close the way to answers.
+                attempt = attempt.aside()
             try:
                 response = await self._send(target, call)
             except TimeoutError as error:
@@ -200,8 +203,7 @@ async def _judge(answer: Answer, model: str, asked: Asked) -> Answer | Refusal:
         raise await _client_mistake(response, target)
     response.close()
     if status == _NOT_FOUND and asked.is_count:
-        # Not every provider that speaks the protocol counts. That is no failure: it serves messages all the same.
-        attempt.succeeded(time.monotonic())
+        # Not every provider that speaks the protocol counts.
         raise invalid_value(
             "model", f"the upstream of {model} counts no tokens; an answer's `usage` says them"
         )

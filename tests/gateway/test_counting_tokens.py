@@ -118,6 +118,22 @@ def test_a_model_that_speaks_another_protocol_only_says_so(stage: Stage) -> None
     assert "it at /v1/embeddings" in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    "fault", [{"status": 429, "code": "slow_down"}, {"status": 500, "code": "x"}, "connection"]
+)
+def test_counting_that_fails_closes_no_way_to_answers(stage: Stage, fault: object) -> None:
+    """Providers limit it by itself: one account that counts too much would take an upstream from all others."""
+    model = dialects.model_for(stage, "messages")
+    secret = make_key(stage.account(credit="1")).secret
+    failing = counting(model.slug, sandbox={"fail": fault})
+
+    for _ in range(25):
+        refusal = dialects.refusal(stage.post(secret, failing, path=PATH), "messages")
+        assert refusal[:3] == (502, "api_error", "upstream_error")
+
+    assert stage.post(secret, dialects.body("messages", model.slug), path="messages").status_code == 200
+
+
 def test_an_upstream_that_does_not_count_stays_healthy(stage: Stage) -> None:
     model = dialects.model_for(stage, "messages")
     secret = make_key(stage.account(credit="1")).secret
