@@ -8,17 +8,14 @@ import argparse
 import json
 import random
 import statistics
-import time
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-from bench.parts import page, processes
+from bench.parts import meeting, page, processes
 from bench.parts.installation import Installation, installation
-
-# A Python process with Django in it needs so long to be ready, and they share the cores.
-_READY_S = 6.0
-_READY_PER_WRITER_S = 2.5
 
 _SECTION = """\
 ## The ledger
@@ -93,18 +90,15 @@ def _inside(own: Installation, call: str) -> dict[str, Any]:
 
 
 def _posted_per_s(own: Installation, is_chained: bool, writers: int, *, seconds: float) -> float:  # noqa: FBT001
-    starts_at = time.monotonic() + _READY_S + _READY_PER_WRITER_S * writers
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(max_workers=writers) as pool:
 
-    def write(writer: int) -> dict[str, Any]:
-        how = f"seconds={seconds}, starts_at={starts_at}, writer={writer}, is_chained={is_chained}"
-        return _inside(own, f"post_for({how})")
+        def write(writer: int) -> dict[str, Any]:
+            how = f"seconds={seconds}, writer={writer}, is_chained={is_chained}, meeting_place={folder!r}"
+            return _inside(own, f"post_for({how})")
 
-    with ThreadPoolExecutor(max_workers=writers) as pool:
-        written = list(pool.map(write, range(writers)))
-    assert not any(one["is_late"] for one in written), (
-        "a writer was not ready in time: the machine is too busy"
-    )
-    return float(sum(one["posted"] / one["seconds"] for one in written))
+        written = [pool.submit(write, writer) for writer in range(writers)]
+        meeting.start_together(Path(folder), participants=writers)
+    return float(sum(one["posted"] / one["seconds"] for one in (each.result() for each in written)))
 
 
 def _report(

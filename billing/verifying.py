@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from django.db import connection, transaction
 
 from billing import chain
+from billing.models import LedgerTransaction
 
 _CHUNK = 2000
 # One statement, so that head and transactions are of one moment.
@@ -84,6 +85,13 @@ def verify_chain() -> ChainReport:
         head = _Head(*first[:2])
         verified, broken = _follow(head, _entries(itertools.chain([first], rows)))
     return ChainReport(verified=verified, head_hash=head.hash or chain.GENESIS, broken=broken)
+
+
+def still_has(*, number: int, entry_hash: str) -> bool:
+    """Whether the transaction of that number has that hash; number 0 is before the first one."""
+    if number == 0:
+        return entry_hash == chain.GENESIS
+    return LedgerTransaction.objects.filter(number=number, hash=entry_hash).exists()
 
 
 def _entries(rows: Iterable[Any]) -> Iterator[_Entry]:

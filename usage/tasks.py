@@ -101,7 +101,7 @@ def audit() -> None:
     chain = verifying.verify_chain()
     found = [*([chain.broken] if chain.broken else []), *report.discrepancies]
     if not found:
-        logger.info("the books agree; transaction %d of the ledger is %s", chain.verified, chain.head_hash)
+        logger.info("the books agree; the head of the ledger is %d:%s", chain.verified, chain.head_hash)
         return
     for discrepancy in found:
         logger.error("the books are wrong: %s", discrepancy)

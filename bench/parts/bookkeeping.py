@@ -11,11 +11,13 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 from django.db import connection, transaction
 from django.utils import timezone
 
 from accounts.models import Account
+from bench.parts import meeting
 from billing import chain, ledger, ledger_export, verifying
 from billing.ledger import Leg
 from billing.models import ChainHead, LedgerAccount, LedgerTransaction
@@ -24,20 +26,19 @@ from usage import auditing
 _PER_COMMIT = 500
 
 
-def post_for(*, seconds: float, starts_at: float, writer: int, is_chained: bool) -> None:
-    """Post one transaction after the other, each in a commit of its own, from that moment of the monotonic clock on."""
+def post_for(*, seconds: float, writer: int, is_chained: bool, meeting_place: str) -> None:
+    """Post one transaction after the other, each in a commit of its own, together with the other writers."""
     if not is_chained:
         _unchain(writer)
     accounts = list(Account.objects.order_by("pk").values_list("pk", flat=True))
     account_id = accounts[writer % len(accounts)]
     _post(account_id)
-    is_late = time.monotonic() > starts_at
-    time.sleep(max(0.0, starts_at - time.monotonic()))
+    starts_at = meeting.meet(Path(meeting_place), writer)
     posted, ends_at = 0, starts_at + seconds
     while time.monotonic() < ends_at:
         _post(account_id)
         posted += 1
-    _print(posted=posted, seconds=time.monotonic() - starts_at, is_late=is_late)
+    _print(posted=posted, seconds=time.monotonic() - starts_at)
 
 
 def fill(*, transactions: int) -> None:

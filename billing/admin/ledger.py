@@ -36,9 +36,20 @@ class PostingInline(ReadOnly, PostingTabularInline):
 class LedgerTransactionAdmin(ReadOnly, LedgerTransactionModelAdmin):
     list_display = ("number", "reference", "kind", "account", "description", "created_at")
     list_filter = ("kind",)
-    search_fields = ("reference", "account__name", "account__members__email")
+    search_fields = ("reference", "=number", "account__name", "account__members__email")
     list_select_related = ("account",)
     date_hierarchy = "created_at"
+    fields = (
+        "number",
+        "reference",
+        "kind",
+        "account",
+        "description",
+        "created_at",
+        "previous_hash",
+        "hash",
+    )
+    readonly_fields = ("number", "previous_hash", "hash")
     inlines = (PostingInline,)
 
     def get_urls(self) -> list[URLPattern]:

@@ -75,10 +75,14 @@ def test_the_hash_is_of_what_the_documents_say() -> None:
             account_id=7,
             description="Süß",
             created_at=dt.datetime(2026, 3, 1, 13, 0, tzinfo=dt.timezone(dt.timedelta(hours=1))),
-            postings=[("fee_revenue", None, "", 5), ("customer_credits", 7, "", 20)],
+            postings=[
+                ("fee_revenue", None, "", 5),
+                ("customer_credits", 7, "", 20),
+                ("cash_clearing", None, "stripe", -25),
+            ],
         )
         # By `sha256sum`, of the array that docs/money.md shows.
-        == "532e08b89346a90ee82b68476c47a96db744e57c6f32ce354ef1ffada4135807"
+        == "13645e5ca1514b258208e06bc318e63ce3676172152cdb359ec76f8aa02f6bff"
     )
 
 

@@ -28,7 +28,7 @@ def test_right_books_are_logged_with_the_head_of_the_chain(
     with caplog.at_level(logging.INFO, logger="usage.tasks"):
         tasks.audit()
     head = ChainHead.objects.get().hash
-    assert f"the books agree; transaction 1 of the ledger is {head}" in caplog.text
+    assert f"the books agree; the head of the ledger is 1:{head}" in caplog.text
     assert mailoutbox == []
 
 

@@ -3,8 +3,9 @@
 from io import StringIO
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 
+from billing import chain
 from billing.models import ChainHead, LedgerTransaction
 from tests import factories
 from tests.invariants import check_books
@@ -56,7 +57,7 @@ def test_the_command_follows_the_chain() -> None:
     out = StringIO()
     call_command("audit_ledger", "--verify-chain", stdout=out)
     head = ChainHead.objects.get().hash
-    assert f"The chain holds over 4 ledger transactions; its head is {head}." in out.getvalue()
+    assert f"The chain holds over 4 ledger transactions; its head is 4:{head}." in out.getvalue()
 
 
 def test_the_command_names_the_first_transaction_that_was_changed(references: list[str]) -> None:
@@ -68,3 +69,24 @@ def test_the_command_names_the_first_transaction_that_was_changed(references: li
     assert err.getvalue().splitlines()[0] == (
         f"the first that is wrong in the chain: ledger transaction 2 ({references[1]}) is not what was posted"
     )
+
+
+def test_an_anchor_that_still_holds_is_right() -> None:
+    for entry in LedgerTransaction.objects.all():
+        call_command("audit_ledger", "--anchor", f"{entry.number}:{entry.hash}", stdout=StringIO())
+    call_command("audit_ledger", "--anchor", f"0:{chain.GENESIS}", stdout=StringIO())
+
+
+def test_a_ledger_that_was_written_anew_is_found_by_an_anchor() -> None:
+    err = StringIO()
+    with pytest.raises(SystemExit):
+        call_command("audit_ledger", "--anchor", f"3:{'a' * 64}", stderr=err)
+    assert err.getvalue().startswith(
+        "ledger transaction 3 is not that of the anchor: it was written anew\n1 discrepancy in "
+    )
+
+
+@pytest.mark.parametrize("nonsense", ["3", "x:y", f"3:{'A' * 64}", f"{'9' * 30}:{'a' * 64}"])
+def test_an_anchor_that_is_none_is_refused(nonsense: str) -> None:
+    with pytest.raises(CommandError, match="is not a number, a colon and a hash"):
+        call_command("audit_ledger", "--anchor", nonsense)
