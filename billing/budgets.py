@@ -8,7 +8,9 @@ the one that runs and the one before: around midnight requests of both come in a
 import datetime as dt
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
+
+from django.db.models import Q
 
 from billing.models import Budget
 from keys.models import ApiKey
@@ -32,6 +34,12 @@ class Scope:
     @classmethod
     def of(cls, budget: Budget) -> Self:
         return cls(account_id=budget.account_id, environment=budget.environment, key_id=budget.key_id)
+
+    @property
+    def kind(self) -> Literal["key", "environment", "account"]:
+        if self.key_id is not None:
+            return "key"
+        return "environment" if self.environment else "account"
 
 
 @dataclass(slots=True)
@@ -116,6 +124,21 @@ class BudgetState:
         counted.held_nanousd += held_nanousd
         counted.spent_nanousd += spent_nanousd
         self.is_changed = True
+
+
+def of_key(*, account_id: int, environment: str, key_id: int, day: dt.date) -> list[BudgetState]:
+    """Every budget that limits a key, as it stands on that day; the one that leaves the least comes first."""
+    of_it = Q(key_id=key_id) | Q(key=None, environment__in=["", environment])
+    found = Budget.objects.filter(of_it, account_id=account_id).order_by("pk")
+    states = [BudgetState.as_it_stands(budget, day=day) for budget in found]
+    return sorted(states, key=lambda state: state.remaining_nanousd(day))
+
+
+def share_percent(budget: Budget) -> int:
+    """How much of the limit is spent in the budget's period, in whole percent; a limit of zero has no share."""
+    if not budget.limit_nanousd:
+        return 0
+    return (budget.spent_nanousd * 200 + budget.limit_nanousd) // (2 * budget.limit_nanousd)
 
 
 def day_of(at: dt.datetime) -> dt.date:

@@ -4,6 +4,7 @@ import datetime as dt
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,9 +14,12 @@ from django.utils import timezone
 
 from accounts.models import Account, Plan
 from billing import payment_methods, refunding, topping_up, wording
+from billing.budget_alerts import USUAL_PERCENTS
+from billing.budgets import Scope
 from billing.models import BillingDetails, Budget, SavedPaymentMethod
 from billing.providers.provider import PaymentProvider
 from catalog.money import nano_from_usd, usd_from_nano
+from keys.models import ApiKey
 
 if TYPE_CHECKING:
     _DetailsForm = forms.ModelForm[BillingDetails]
@@ -120,12 +124,82 @@ class BillingDetailsForm(_DetailsForm):
 
 
 class BudgetForm(forms.Form):
-    """A key's own spend limit."""
+    """What a budget says: its limit, and what happens on the way to it and there."""
 
     limit = USDField(
-        label="Limit", min_value=Decimal(0), help_text="In USD. 0 stops all spending of this key."
+        label="Limit",
+        min_value=Decimal(0),
+        help_text="In USD. 0 stops all spending; the free daily allowance goes on.",
     )
-    period = forms.ChoiceField(label="Period", choices=Budget.Period.choices)
+    stops = forms.BooleanField(
+        label="Refuse requests that could go beyond it",
+        required=False,
+        initial=True,
+        help_text="They get 402 before they cost anything. Without this, the budget only alerts.",
+    )
+    alerts = forms.CharField(
+        label="E-mail at, in percent",
+        required=False,
+        max_length=60,
+        initial=", ".join(map(str, USUAL_PERCENTS)),
+        help_text="Of the limit that is spent, like 50, 80, 100. Empty: no e-mail. Owners and admins get it.",
+    )
+
+    def clean_alerts(self) -> list[int]:
+        words = self.cleaned_data["alerts"].replace("%", " ").replace(",", " ").split()
+        if not all(word.isascii() and word.isdecimal() and 1 <= int(word) <= _WHOLE for word in words):
+            raise ValidationError("Give whole percentages from 1 to 100, like 50, 80, 100.")
+        return sorted({int(word) for word in words})
+
+    def terms(self) -> dict[str, Any]:
+        """What `usage.budgeting.set_budget` takes of it."""
+        return {
+            "limit_nanousd": self.cleaned_data["limit"],
+            "is_hard_stop": self.cleaned_data["stops"],
+            "alert_percents": self.cleaned_data["alerts"],
+        }
+
+
+class NewBudgetForm(BudgetForm):
+    """A budget, and whose spending it limits: `account`, `environment:staging` or `key:5`. Cleans to a Scope."""
+
+    scope = forms.ChoiceField(label="What it limits")
+    period = forms.ChoiceField(
+        label="Period",
+        choices=Budget.Period.choices,
+        initial=Budget.Period.MONTH,
+        help_text="Periods begin at 00:00 UTC, weeks on Monday. What was spent in the running one already counts.",
+    )
+    field_order = ("scope", "limit", "period", "stops", "alerts")
+
+    def __init__(self, *args: Any, account: Account, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._account_id = account.pk
+        keys = (
+            ApiKey.objects.filter(account=account)
+            .exclude(status=ApiKey.Status.REVOKED)
+            .order_by("name", "pk")
+        )
+        choices = [
+            ("account", "The whole account"),
+            *((f"environment:{value}", f"{label} keys") for value, label in ApiKey.Environment.choices),
+            *((f"key:{key.pk}", f"Key {key.name}") for key in keys),
+        ]
+        self.fields["scope"].choices = choices  # type: ignore[attr-defined]  # it is a ChoiceField
+
+    def clean_scope(self) -> Scope:
+        kind, _, of = self.cleaned_data["scope"].partition(":")
+        if kind == "key":
+            return Scope(self._account_id, key_id=int(of))
+        return Scope(self._account_id, environment=of)
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = self.cleaned_data
+        if {"scope", "period"} <= cleaned.keys() and Budget.objects.filter(
+            **asdict(cleaned["scope"]), period=cleaned["period"]
+        ).exists():
+            self.add_error("period", "There is a budget for this period already: change that one.")
+        return cleaned
 
 
 class AutoTopUpForm(forms.Form):

@@ -55,6 +55,11 @@ app.conf.beat_schedule = {
     },
     "mail-receipts": {"task": "billing.mail_receipts", "schedule": 15.0, "options": {"expires": 15}},
     "mail-low-balances": {"task": "billing.mail_low_balances", "schedule": 30.0, "options": {"expires": 30}},
+    "mail-budget-alerts": {
+        "task": "billing.mail_budget_alerts",
+        "schedule": 30.0,
+        "options": {"expires": 30},
+    },
     "audit": {
         "task": "usage.audit",
         "schedule": crontab(hour="3", minute="17"),

@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from accounts.models import Plan
 from billing import budgets
+from billing.budgets import BudgetState
 from billing.models import Budget, LedgerAccount, Posting, Wallet
 from catalog.models import AUTO, Model
 from catalog.money import usd_string
@@ -176,37 +177,42 @@ def _per_token(micro_usd_per_million: int) -> str:
 def key_facts(*, credential: Credential, minute: Counted | None, at: dt.datetime) -> dict[str, Any]:
     """What `GET /v1/key` says. USD amounts are exact strings; null means no limit."""
     secret = KeySecret.objects.get(pk=credential.secret_id)
-    budget = Budget.objects.filter(key_id=credential.key_id).first()
     wallet = Wallet.objects.filter(account_id=credential.account_id).first()
     allowance = queries.today_allowance(account=secret.key.account, at=at)
-    today = at.astimezone(dt.UTC).date()
+    today = budgets.day_of(at)
+    limiting = budgets.of_key(
+        account_id=credential.account_id,
+        environment=credential.environment,
+        key_id=credential.key_id,
+        day=today,
+    )
+    stops = [budget for budget in limiting if budget.is_hard_stop]
+    own = next((budget for budget in stops if budget.scope.kind == "key"), None)
     spent = {
         period: queries.totals(
             account=secret.key.account,
             key_id=credential.key_id,
-            start=dt.datetime.combine(
-                budgets.period_start(period=period, day=today), dt.time(), tzinfo=dt.UTC
-            ),
+            start=budgets.midnight(budgets.period_start(period=period, day=today)),
             end=at + dt.timedelta(seconds=1),
         ).charged_nanousd
         for period in Budget.Period.values
     }
-    remaining = _budget_remaining(budget, today)
     available = wallet.available_nanousd if wallet and credential.spends_credits else 0
     funds = Funds(
         spends_credits=credential.spends_credits,
         available=available,
         credited=_credited(credential.account_id),
-        key_limit=budget.limit_nanousd if budget else None,
-        key_remaining=remaining,
+        stops=stops,
+        day=today,
     )
     return {
         "label": f"{secret.start}…{secret.end}",
         "name": credential.key_name,
         "environment": credential.environment,
-        "limit": usd_string(budget.limit_nanousd) if budget else None,
-        "limit_remaining": None if remaining is None else usd_string(remaining),
-        "limit_reset": budget.period if budget and budget.period != Budget.Period.TOTAL else None,
+        "limit": usd_string(own.limit_nanousd) if own else None,
+        "limit_remaining": usd_string(own.remaining_nanousd(today)) if own else None,
+        "limit_reset": own.period if own and own.period != Budget.Period.TOTAL else None,
+        "budgets": [_budget(budget, today) for budget in limiting],
         "usage": usd_string(spent[Budget.Period.TOTAL]),
         "usage_daily": usd_string(spent[Budget.Period.DAY]),
         "usage_weekly": usd_string(spent[Budget.Period.WEEK]),
@@ -233,10 +239,21 @@ def key_facts(*, credential: Credential, minute: Counted | None, at: dt.datetime
     }
 
 
-def _budget_remaining(budget: Budget | None, today: dt.date) -> int | None:
-    if budget is None:
-        return None
-    return budgets.BudgetState.as_it_stands(budget, day=today).remaining_nanousd(today)
+def _budget(budget: BudgetState, today: dt.date) -> dict[str, Any]:
+    """One of the budgets that limit a key."""
+    counted = budget.counted(today)
+    resets_at = budgets.period_end(period=budget.period, day=today)
+    return {
+        "scope": budget.scope.kind,
+        "environment": budget.scope.environment or None,
+        "period": budget.period,
+        "limit": usd_string(budget.limit_nanousd),
+        "spent": usd_string(counted.spent_nanousd),
+        "held": usd_string(counted.held_nanousd),
+        "remaining": usd_string(budget.remaining_nanousd(today)),
+        "resets_at": resets_at.isoformat() if resets_at else None,
+        "is_hard_stop": budget.is_hard_stop,
+    }
 
 
 def credit_facts(*, account_id: int) -> dict[str, Any]:

@@ -1,25 +1,29 @@
 """What a key may still do: the smallest of all that limits it, and which limit that is."""
 
+import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from billing.budgets import BudgetState, period_end
 from catalog.money import usd_string
 from gateway.windows import Counted
 from usage.queries import AllowanceFacts
 
 _CREDITS = "credits"
-_KEY_LIMIT = "key_limit"
+_BUDGETS = {"key": "key_limit", "environment": "environment_budget", "account": "account_budget"}
 _MINUTE = "minute"
 _DAILY_ALLOWANCE = "daily_allowance"
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One limit and what is left of it: nano-USD, requests or tokens."""
+    """One limit and what is left of it: nano-USD, requests or tokens. `resets_at` is None for what never frees."""
 
     name: str
     remaining: int
     limit: int
+    resets_at: dt.datetime | None = None
 
     @property
     def share(self) -> float:
@@ -30,20 +34,26 @@ class Limit:
 class Funds:
     """What pays for premium models, and for what goes beyond the day's allowance. Nano-USD.
 
-    Credit has no limit but what was ever credited. `key_limit` is None for a key without a limit of its own.
+    Credit has no limit but what was ever credited. `stops` are the budgets that refuse, as they stand on `day`.
     """
 
     spends_credits: bool
     available: int
     credited: int
-    key_limit: int | None
-    key_remaining: int | None
+    stops: Sequence[BudgetState]
+    day: dt.date
 
     def limits(self) -> list[Limit]:
         credit = Limit(_CREDITS, max(self.available, 0), self.credited)
-        if self.key_limit is None or self.key_remaining is None:
-            return [credit]
-        return [credit, Limit(_KEY_LIMIT, self.key_remaining, self.key_limit)]
+        return [credit, *map(self._of_budget, self.stops)]
+
+    def _of_budget(self, budget: BudgetState) -> Limit:
+        return Limit(
+            _BUDGETS[budget.scope.kind],
+            budget.remaining_nanousd(self.day),
+            budget.limit_nanousd,
+            period_end(period=budget.period, day=self.day),
+        )
 
 
 def effective_remaining(*, funds: Funds, minute: Counted | None, allowance: AllowanceFacts) -> dict[str, Any]:
@@ -66,6 +76,7 @@ def effective_remaining(*, funds: Funds, minute: Counted | None, allowance: Allo
     return {
         "usd": usd_string(tightest.remaining),
         "usd_limited_by": tightest.name,
+        "usd_frees_at": tightest.resets_at and tightest.resets_at.isoformat(),
         "requests": _tightest(requests),
         "tokens": _tightest(tokens),
         "limited_by": min(binding, key=lambda limit: limit.share).name,

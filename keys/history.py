@@ -65,7 +65,8 @@ def _details(event: AuditEvent) -> list[str]:
             ]
         case "key.budget_set":
             period = "in total" if detail["period"] == "total" else f"a {detail['period']}"
-            return [f"${Decimal(detail['limit_usd']):,.2f} {period}"]
+            limit = f"${Decimal(detail['limit_usd']):,.2f} {period}"
+            return [limit if detail.get("is_hard_stop", True) else f"{limit}, alerts only"]
     return []
 
 

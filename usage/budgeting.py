@@ -15,7 +15,7 @@ from django.db.models import Q, Sum
 from accounts import auditing
 from accounts.models import User
 from billing import wallets
-from billing.budgets import Scope, day_of, midnight, period_end, period_start, previous_start
+from billing.budgets import Scope, day_of, midnight, period_end, period_start, previous_start, share_percent
 from billing.models import Budget, Hold
 from catalog.money import usd_string
 from usage import live
@@ -42,12 +42,14 @@ def set_budget(
     with transaction.atomic():
         wallets.lock(wallets.borrowed_connection(), [scope.account_id])
         identity = {**asdict(scope), "period": period}
-        budget = Budget.objects.filter(**identity).first()
+        budget = Budget.objects.select_for_update().filter(**identity).first()
         if budget is None:
             budget = Budget(**identity)
             _count(budget, day=day_of(at))
         budget.limit_nanousd, budget.is_hard_stop = limit_nanousd, is_hard_stop
         budget.alert_percents = sorted(set(alert_percents))
+        # What a higher limit has put off is told of again.
+        budget.alerted_percent = min(budget.alerted_percent, share_percent(budget))
         budget.save()
         _record(
             budget,

@@ -16,13 +16,14 @@ class WayOut:
 
 _BUY = ("billing:buy", "Buy credits")
 _KEYS = ("key_list", "Your keys")
+_BUDGETS = ("budget_list", "Budgets")
 _MODELS = ("catalog:model_list", "Models")
 _WAYS_OUT = {
     "insufficient_credits": WayOut("Buy credits, or ask for fewer output tokens.", *_BUY),
     "daily_allowance_exhausted": WayOut("Wait until 00:00 UTC, or buy credits to go on at once.", *_BUY),
     "plan_upgrade_required": WayOut("Premium models open with the first top-up.", *_BUY),
-    "key_limit_reached": WayOut("Raise the budget of the key, or wait for its next period.", *_KEYS),
-    "budget_reached": WayOut("Raise the budget, or wait for its next period.", *_KEYS),
+    "key_limit_reached": WayOut("Raise the budget of the key, or wait for its next period.", *_BUDGETS),
+    "budget_reached": WayOut("Raise the budget, or wait for its next period.", *_BUDGETS),
     "rate_limit_exceeded": WayOut(
         "Send fewer or smaller requests in a minute, or raise the limit of the key.", *_KEYS
     ),

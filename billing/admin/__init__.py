@@ -1,6 +1,6 @@
 """Money for the operator: everything to read, nothing to edit, and a few things to do, each with its reason."""
 
-from billing.admin import (
+from billing.admin import (, budgets
     disputes,
     ledger,
     promotions,

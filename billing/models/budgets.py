@@ -1,5 +1,6 @@
 """Limits on what may be spent."""
 
+from decimal import Decimal
 from typing import ClassVar
 
 from django.contrib.postgres.fields import ArrayField
@@ -69,3 +70,15 @@ class Budget(models.Model):
     def __str__(self) -> str:
         scope = f"key {self.key_id}" if self.key_id else self.environment or "the account"
         return f"budget of {scope}, {self.get_period_display().lower()}"
+
+    @property
+    def scope_label(self) -> str:
+        """Whose spending it limits, for people."""
+        if self.key is not None:
+            return f"Key {self.key.name}"
+        return f"{self.get_environment_display()} keys" if self.environment else "Whole account"
+
+    @property
+    def label(self) -> str:
+        """The budget in a sentence: "the budget of $5.00 a month"."""
+        return f"the budget of ${Decimal(self.limit_nanousd).scaleb(-9):,.2f} {self.get_period_display().lower()}"

@@ -84,6 +84,7 @@ def test_the_basic_plan_is_limited_by_the_minute_and_the_day_and_not_by_money(st
     assert remaining(stage, secret) == {
         "usd": "0.000000000",
         "usd_limited_by": "credits",
+        "usd_frees_at": None,
         "requests": {"remaining": 9, "limited_by": "minute"},
         "tokens": {"remaining": 200_000 - 10, "limited_by": "daily_allowance"},
         "limited_by": "minute",
@@ -132,3 +133,58 @@ def test_credit_that_is_used_up_comes_first_and_leaves_the_allowance(stage: Stag
     assert (facts["usd"], facts["limited_by"]) == ("0.000000000", "credits")
     assert facts["requests"] == {"remaining": 3_000, "limited_by": "minute"}
     assert facts["tokens"] == {"remaining": 200_000, "limited_by": "daily_allowance"}
+
+
+def test_every_budget_that_limits_a_key_is_told_the_tightest_first(stage: Stage) -> None:
+    account = stage.account(credit="10")
+    issued = make_key(account, environment="staging")
+    make_budget(account, limit_nanousd=9 * 10**9, period="week")
+    make_budget(account, environment="staging", limit_nanousd=2 * 10**9, period="month")
+    make_budget(account, environment="production", limit_nanousd=1)
+    make_budget(issued.key, limit_nanousd=3 * 10**9)
+    make_budget(issued.key, limit_nanousd=4 * 10**9, period="day")
+    make_budget(issued.key, limit_nanousd=10**9, period="week", is_hard_stop=False)
+    make_budget(make_key(account).key, limit_nanousd=1)
+    model = stage.model(tier="premium", input_price="0", output_price="100000")
+    assert (
+        stage.post(issued.secret, chat(model, max_tokens=1, sandbox={"output_tokens": 1})).status_code == 200
+    )
+
+    facts = stage.get("key", issued.secret).json()["data"]
+
+    told = [(budget["scope"], budget["period"], budget["remaining"]) for budget in facts["budgets"]]
+    assert told == [
+        ("key", "week", "0.900000000"),
+        ("environment", "month", "1.900000000"),
+        ("key", "total", "2.900000000"),
+        ("key", "day", "3.900000000"),
+        ("account", "week", "8.900000000"),
+    ]
+    alerting, tightest = facts["budgets"][:2]
+    assert (alerting["is_hard_stop"], tightest["is_hard_stop"]) == (False, True)
+    assert (tightest["environment"], tightest["spent"], tightest["held"]) == (
+        "staging",
+        "0.100000000",
+        "0.000000000",
+    )
+    assert (facts["limit"], facts["limit_remaining"], facts["limit_reset"]) == (
+        "3.000000000",
+        "2.900000000",
+        None,
+    )
+    left = facts["effective_remaining"]
+    assert (left["usd"], left["usd_limited_by"]) == ("1.900000000", "environment_budget")
+    assert left["usd_frees_at"] == tightest["resets_at"] is not None
+
+
+def test_a_budget_of_the_account_can_be_what_limits_a_key(stage: Stage) -> None:
+    account = stage.account(credit="10")
+    make_budget(account, limit_nanousd=10**9)
+
+    left = remaining(stage, make_key(account).secret)
+
+    assert (left["usd"], left["usd_limited_by"], left["usd_frees_at"]) == (
+        "1.000000000",
+        "account_budget",
+        None,
+    )

@@ -1,0 +1,40 @@
+"""Budgets, to look at: they are their account's own to change."""
+
+from typing import TYPE_CHECKING
+
+from django.contrib import admin
+from django.utils import timezone
+
+from billing.admin.read_only import ReadOnly, usd
+from billing.budgets import BudgetState, Counted, day_of
+from billing.models import Budget
+
+if TYPE_CHECKING:
+    BudgetModelAdmin = admin.ModelAdmin[Budget]
+else:  # Django's classes take no type arguments at run time.
+    BudgetModelAdmin = admin.ModelAdmin
+
+
+@admin.register(Budget)
+class BudgetAdmin(ReadOnly, BudgetModelAdmin):
+    """As they stand now."""
+
+    list_display = ("account", "scope_label", "period", "limit", "spent", "held", "is_hard_stop")
+    fields = ("account", "scope_label", "period", "limit", "spent", "held", "is_hard_stop", "alert_percents")
+    list_filter = ("period", "is_hard_stop", "environment")
+    search_fields = ("account__name", "account__members__email", "key__name")
+    list_select_related = ("account", "key")
+
+    @admin.display(ordering="limit_nanousd")
+    def limit(self, budget: Budget) -> str:
+        return usd(budget.limit_nanousd)
+
+    def spent(self, budget: Budget) -> str:
+        return usd(_running(budget).spent_nanousd)
+
+    def held(self, budget: Budget) -> str:
+        return usd(_running(budget).held_nanousd)
+
+
+def _running(budget: Budget) -> Counted:
+    return BudgetState.as_it_stands(budget, day=day_of(timezone.now())).running
