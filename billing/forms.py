@@ -28,6 +28,7 @@ else:  # Django's class takes no type argument at run time.
 
 # Thousands separators only where they can be nothing else: "20,50" is refused, not read as 2050.
 _GROUPED = re.compile(r"\d{1,3}(,\d{3})+(\.\d*)?")
+_WHOLE = 100  # percent
 
 
 _FILLED_IN_BY_BROWSERS = {

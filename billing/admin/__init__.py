@@ -1,6 +1,7 @@
 """Money for the operator: everything to read, nothing to edit, and a few things to do, each with its reason."""
 
-from billing.admin import (, budgets
+from billing.admin import (
+    budgets,
     disputes,
     ledger,
     promotions,
@@ -13,6 +14,7 @@ from billing.admin import (, budgets
 )
 
 __all__ = [
+    "budgets",
     "disputes",
     "ledger",
     "promotions",

@@ -41,6 +41,7 @@ class Furniture:
     disabled_key: int
     revoked_key: int
     expired_key: int
+    budget: int
     paid: int
     pending: int
     canceled: int
@@ -75,6 +76,7 @@ def make() -> None:
         disabled_key=disabled.pk,
         revoked_key=revoked.pk,
         expired_key=expired.pk,
+        budget=_make_budgets(account, key, long_key, owner),
         paid=paid.pk,
         pending=pending.pk,
         canceled=canceled.pk,
@@ -141,11 +143,21 @@ def _make_keys(account: Account, owner: User) -> list[ApiKey]:
         issuing.issue(account=account, actor=owner, name=name, at=at).key
         for name in ("On leave", "Leaked in a notebook", "Summer school")
     )
-    make_budget(plain, period=Budget.Period.MONTH, limit_nanousd=50_000_000_000, actor=owner, at=at)
     revoking.disable(key=disabled, actor=owner, at=at)
     revoking.revoke(key=revoked, actor=owner, at=at)
     ApiKey.objects.filter(pk=expired.pk).update(expires_at=at - dt.timedelta(days=2))
     return [plain, full, disabled, revoked, expired]
+
+
+def _make_budgets(account: Account, key: ApiKey, long_key: ApiKey, owner: User) -> int:
+    """Of every scope; the returned one has spent nearly all."""
+    usd = 10**9
+    make_budget(account, limit_nanousd=500 * usd, actor=owner, alert_percents=[50, 80, 100])
+    make_budget(account, environment="staging", limit_nanousd=0, period="day", is_hard_stop=False)
+    make_budget(long_key, limit_nanousd=12_345_678 * usd, period="week", actor=owner)
+    tight = make_budget(key, limit_nanousd=50 * usd, period="month", actor=owner)
+    Budget.objects.filter(pk=tight.pk).update(spent_nanousd=41 * usd, held_nanousd=3 * usd)
+    return tight.pk
 
 
 def _make_topups(account: Account, owner: User) -> list[TopUp]:
