@@ -186,7 +186,7 @@ def test_the_page_of_a_key_shows_policy_requests_and_history(
         f"{issued.secret[:12]}…{issued.secret[-4:]}</code> until",
         "1,234",
         "Top up to call it.",
-        f'href="/billing/budgets/{issued.key.pk}/"',
+        f'href="/billing/budgets/add/?scope=key:{issued.key.pk}"',
     ):
         assert shown in html, shown
     assert issued.secret not in html
