@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import transaction
 
 from accounts import auditing
 from accounts.models import User
@@ -106,22 +106,17 @@ def start(
         if not 0 < credit_nanousd <= possible.credit_nanousd or credit_nanousd % NANO_PER_CENT:
             msg = f"{usd_string(possible.credit_nanousd)} USD can be given back. {possible.because}"
             raise NotRefundable(msg)
-        try:
-            with transaction.atomic():
-                refund = Refund.objects.create(
-                    account_id=topup.account_id,
-                    topup=topup,
-                    reference=reference,
-                    credit_nanousd=credit_nanousd,
-                    fee_nanousd=fee_for(topup=topup, credit_nanousd=credit_nanousd),
-                    reason=reason,
-                    created_by=actor,
-                    created_at=at,
-                    asked_at=at,
-                )
-        except IntegrityError as error:
-            # Of another account's top-up at the same moment: the lock that we hold is not theirs.
-            raise AlreadyAsked(reference) from error
+        refund = Refund.objects.create(
+            account_id=topup.account_id,
+            topup=topup,
+            reference=reference,
+            credit_nanousd=credit_nanousd,
+            fee_nanousd=fee_for(topup=topup, credit_nanousd=credit_nanousd),
+            reason=reason,
+            created_by=actor,
+            created_at=at,
+            asked_at=at,
+        )
         _book(refund, at=at)
         _record("refund.started", refund, actor=actor)
     return refund
@@ -234,22 +229,18 @@ def _change(
     with transaction.atomic():
         moving.lock(account_id=refund.account_id)
         refund = Refund.objects.select_for_update(of=("self",)).select_related("topup").get(pk=refund.pk)
-        before, was_known = refund.status, refund.provider_refund is not None
+        failed = refund.status == Refund.Status.FAILED
+        # The company told us no, and perhaps made it all the same.
+        refused = failed and refund.provider_refund is None
+        overtaken = not refused and (failed or status == Refund.Status.PENDING)
         refund.provider_refund = refund.provider_refund or named
-        if status == before or (status == Refund.Status.PENDING and was_known):
-            # Nothing new, or news that was overtaken.
+        if status == refund.status or overtaken:
             refund.save(update_fields=["provider_refund"])
             return refund
-        if before == Refund.Status.FAILED:
-            if was_known:
-                return refund
-            # We were told no, and it was made all the same.
+        if refused:
             _book_again(refund, at=at)
         elif status == Refund.Status.FAILED:
             _book_back(refund, at=at)
-        elif status == Refund.Status.PENDING:
-            refund.save(update_fields=["provider_refund"])
-            return refund
         refund.status, refund.message = status, message[:_LONGEST_MESSAGE]
         refund.ended_at = None if status == Refund.Status.PENDING else at
         refund.mail_due_at = at

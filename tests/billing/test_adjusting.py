@@ -4,15 +4,20 @@ import datetime as dt
 import re
 
 import pytest
+from django.forms import Form
+from django.http import HttpRequest
 from django.test import Client
 from django.urls import reverse
 
 from accounts.models import AuditEvent
 from billing import adjusting, ledger, moving, statement
+from billing.admin import asking
 from billing.models import Dispute, Refund, Wallet
+from billing.providers.provider import ProviderAway, ProviderRefused
+from billing.providers.sandbox import SandboxProvider
 from tests import factories
 from tests.billing.test_disputing import hear
-from tests.billing.test_refunding import balance, bought, spend
+from tests.billing.test_refunding import balance, bought, refund, spend
 from tests.concurrency import in_parallel
 from tests.invariants import check_books
 
@@ -160,6 +165,48 @@ def test_an_operator_refunds_a_top_up_from_its_page(operator: Client) -> None:
     assert balance(topup) == 0
     refund = Refund.objects.get()
     assert refund.created_by_id == int(operator.session["_auth_user_id"])
+    check_books(idle=True)
+
+
+@pytest.mark.parametrize(
+    ("problem", "says"),
+    [
+        (ProviderRefused("The card is gone."), "The card is gone. The credit is back in the wallet."),
+        (ProviderAway(), "is on its way back"),
+    ],
+)
+def test_the_operator_sees_what_the_company_says(
+    operator: Client, monkeypatch: pytest.MonkeyPatch, problem: Exception, says: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise problem
+
+    monkeypatch.setattr(SandboxProvider, "refund", fail)
+    address = reverse("admin:billing_topup_refund", args=[bought().pk])
+    assert says in send(operator, address, {"credit": "8", "reason": "unused"})
+    check_books(idle=True)
+
+
+@pytest.mark.parametrize("meanwhile", ["spent", "refunded"])
+def test_what_happens_between_question_and_answer_is_seen(
+    operator: Client, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    topup = bought()
+    really_confirmed = asking.is_confirmed
+
+    def confirmed(request: HttpRequest, form: Form) -> bool:
+        answer = really_confirmed(request, form)
+        if answer and meanwhile == "spent":
+            spend(topup.account, 15)
+        elif answer:
+            refund(topup, usd="8", reference=f"refund-{form.cleaned_data['token']}")
+        return answer
+
+    monkeypatch.setattr(asking, "is_confirmed", confirmed)
+    address = reverse("admin:billing_topup_refund", args=[topup.pk])
+    said = send(operator, address, {"credit": "8", "reason": "unused"})
+    assert ("5.000000000 USD can be given back" if meanwhile == "spent" else "sent twice") in said
+    assert Refund.objects.count() == (0 if meanwhile == "spent" else 1)
     check_books(idle=True)
 
 

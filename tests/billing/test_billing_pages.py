@@ -125,9 +125,9 @@ def test_the_page_asks_as_few_questions_for_many_rows(
         make_topup(account)
     client = sign_in(account)
     client.get("/billing/")
-    # Session, user and account twice (the menu, the page), wallet, credit in the ledger, payments, lines, month,
-    # promotional credit, low-balance alert, auto top-up.
-    with django_assert_num_queries(11):
+    # Session, user and account twice (the menu, the page), wallet, credit in the ledger, payments with their refunds
+    # and disputes, lines, month, promotional credit, low-balance alert, auto top-up.
+    with django_assert_num_queries(13):
         client.get("/billing/")
 
 

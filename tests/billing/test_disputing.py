@@ -95,6 +95,16 @@ def test_a_dispute_that_is_won_gives_the_credit_back() -> None:
 
 
 @pytest.mark.django_db
+def test_a_dispute_of_spent_credit_that_is_won_moves_nothing() -> None:
+    topup = bought()
+    spend(topup.account, 20)
+    hear(topup, "open")
+    hear(topup, "won")
+    assert not LedgerTransaction.objects.filter(kind="dispute").exists()
+    check_books(idle=True)
+
+
+@pytest.mark.django_db
 def test_a_dispute_that_is_lost_takes_credit_and_fee() -> None:
     topup = bought()
     spend(topup.account, 15)

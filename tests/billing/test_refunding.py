@@ -9,7 +9,7 @@ from pytest_django import Settings
 
 from accounts.models import Account, AuditEvent
 from billing import crediting, refunding, wallets
-from billing.models import LedgerTransaction, Posting, Refund, TopUp, Wallet
+from billing.models import Posting, Refund, TopUp, Wallet
 from billing.providers.provider import ProviderAway, ProviderRefused, RefundChanged
 from billing.providers.sandbox import SandboxProvider
 from billing.tasks.refunds import ask_for_refunds, mail_about_refunds
@@ -54,10 +54,6 @@ def refund(topup: TopUp, *, usd: str = "20", reference: str = "r-1", at: dt.date
 def news(topup: TopUp, *, cents: int = 2500, status: str = "succeeded", **fields: str) -> RefundChanged:
     told = {"refund": "re_1", "reference": "", "payment": topup.provider_payment, "currency": "usd", **fields}
     return RefundChanged(amount_cents=cents, status=status, **told)
-
-
-def hear(topup: TopUp, **fields: object) -> Refund | None:
-    return refunding.hear(provider="sandbox", news=news(topup, **fields), at=factories.now())  # type: ignore[arg-type]
 
 
 def legs(reference: str) -> dict[str, int]:
@@ -240,119 +236,55 @@ def test_the_sweep_leaves_alone_what_was_just_asked_or_is_too_old() -> None:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("statuses", [("pending", "succeeded"), ("succeeded", "pending", "succeeded")])
-def test_news_of_a_refund_may_come_often_and_late(statuses: tuple[str, ...]) -> None:
+def test_an_answer_of_another_amount_leaves_the_refund_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    topup = bought()
+    monkeypatch.setattr(SandboxProvider, "refund", lambda *_, **__: news(topup, cents=1, reference="r-1"))
+    assert refund(topup, usd="8").status == "pending"
+    assert balance(topup) == 12 * USD
+    check_books(idle=True)
+
+
+@pytest.mark.django_db
+def test_a_provider_that_this_version_does_not_know_is_not_asked() -> None:
     topup = bought()
     started = refunding.start(
         topup=topup,
-        credit_nanousd=20 * USD,
+        credit_nanousd=USD,
         reason="unused",
         actor=topup.account.members.get(),
         reference="r-1",
         at=AT,
     )
-    for status in statuses:
-        hear(topup, status=status, reference="r-1")
-    started.refresh_from_db()
-    assert (started.status, started.provider_refund) == ("succeeded", "re_1")
-    assert LedgerTransaction.objects.filter(kind="refund").count() == 1
-    check_books(idle=True)
+    started.topup.provider = "shells"
+    assert refunding.ask(refund=started, at=AT).status == "pending"
 
 
 @pytest.mark.django_db
-def test_a_refund_that_fails_after_all_is_posted_back_and_stays_failed() -> None:
-    topup = bought()
-    made = refund(topup)
-    for status in ("failed", "failed", "succeeded"):
-        hear(topup, status=status, refund="sandbox-r-1", reference="r-1", message="account closed")
-    made.refresh_from_db()
-    assert (made.status, made.message, balance(topup)) == ("failed", "account closed", 20 * USD)
-    check_books(idle=True)
-
-
-@pytest.mark.django_db
-def test_a_refund_that_was_refused_and_made_all_the_same_is_booked_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    topup = bought()
-
-    def refuse(*_: object, **__: object) -> RefundChanged:
-        raise ProviderRefused("The key is wrong.")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(SandboxProvider, "refund", refuse)
-        made = refund(topup)
-    spend(topup.account, 15)
-    hear(topup, reference="r-1")
-    made.refresh_from_db()
-    assert (made.status, made.credit_nanousd, made.loss_nanousd) == ("succeeded", 5 * USD, 15 * USD)
-    assert balance(topup) == 0
-    check_books(idle=True)
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize(("spent", "credit", "loss"), [(0, 20, 0), (12, 8, 12), (20, 0, 20)])
-def test_a_refund_at_the_companys_own_dashboard_takes_what_there_is(
-    settings: Settings, spent: int, credit: int, loss: int
+def test_a_refund_that_failed_is_told_to_the_operators_alone(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.OPERATOR_EMAILS = ["op@example.com"]
-    topup = bought()
-    if spent:
-        spend(topup.account, spent)
-    for _ in range(3):
-        hear(topup)
-    made = Refund.objects.get()
-    assert (made.credit_nanousd, made.fee_nanousd, made.loss_nanousd) == (credit * USD, 5 * USD, loss * USD)
-    assert (made.status, made.created_by, made.asked_at) == ("succeeded", None, None)
+
+    def refuse(*_: object, **__: object) -> RefundChanged:
+        raise ProviderRefused("The card is gone.")
+
+    monkeypatch.setattr(SandboxProvider, "refund", refuse)
+    refund(bought())
     mail_about_refunds()
+    [told] = mail.outbox
+    assert told.to == ["op@example.com"]
+    assert "The card is gone." in told.body
+
+
+@pytest.mark.django_db
+def test_what_the_mail_server_refuses_is_owed_until_later(settings: Settings) -> None:
+    refund(bought())
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", 1
     mail_about_refunds()
-    told_operator, told_account = mail.outbox
-    assert told_operator.to == ["op@example.com"]
-    assert "at the payment company" in told_operator.subject
-    assert told_account.to == [topup.account.members.get().email]
-    check_books(idle=True)
-
-
-@pytest.mark.django_db
-def test_a_refund_at_the_dashboard_that_fails_is_taken_back() -> None:
-    topup = bought()
-    spend(topup.account, 12)
-    hear(topup, status="pending")
-    hear(topup, status="failed")
-    assert Refund.objects.get().status == "failed"
-    assert balance(topup) == 8 * USD
-    check_books(idle=True)
-
-
-@pytest.mark.django_db
-def test_a_failed_refund_that_we_never_heard_of_changes_nothing() -> None:
-    topup = bought()
-    assert hear(topup, status="failed") is None
-    assert balance(topup) == 20 * USD
-
-
-@pytest.mark.django_db
-def test_refunds_that_are_not_ours_or_of_another_amount_are_refused() -> None:
-    topup = bought()
-    with pytest.raises(refunding.RefundUnknown):
-        hear(topup, payment="pi_other")
-    with pytest.raises(refunding.RefundUnknown):
-        hear(topup, payment="")
-    with pytest.raises(refunding.RefundDiffers):
-        hear(topup, currency="eur")
-    refund(topup, usd="8")
-    with pytest.raises(refunding.RefundDiffers):
-        hear(topup, reference="r-1", cents=1001)
-    check_books(idle=True)
-
-
-@pytest.mark.django_db(transaction=True)
-def test_the_same_news_at_once_is_booked_once() -> None:
-    topup = bought()
-    in_parallel(lambda _: hear(topup), times=10)
-    assert Refund.objects.count() == 1
-    assert balance(topup) == 0
-    check_books(idle=True)
+    due_at = Refund.objects.get().mail_due_at
+    assert due_at is not None
+    assert due_at > factories.now()
 
 
 @pytest.mark.django_db(transaction=True)

@@ -9,6 +9,7 @@ from billing.tasks.refunds import ask_for_refunds
 from tests import factories
 from tests.billing.fake_stripe import FakeStripe
 from tests.billing.paying import USD, check_out, start
+from tests.billing.test_receipts import text_of_pdf
 from tests.billing.test_refunding import balance, refund, spend
 from tests.invariants import check_books
 
@@ -35,6 +36,13 @@ def test_a_refund_is_made_at_stripe_and_heard_of_often(telling_stripe: FakeStrip
     assert Refund.objects.get().status == "succeeded"
     assert balance(paid) == 12 * USD
     check_books(idle=True)
+
+
+def test_the_receipt_of_a_payment_at_stripe_is_a_proof_of_it(paid: TopUp) -> None:
+    text = text_of_pdf(paid.receipt)
+    assert "through Stripe" in text
+    assert f"Payment reference: {paid.provider_payment}" in text
+    assert "no money was taken" not in text
 
 
 @pytest.mark.parametrize("fault", ["drop-before", "drop-after"])
