@@ -12,8 +12,7 @@ from billing.providers.provider import PaymentArrived, PaymentFailed, ProviderAw
 
 logger = logging.getLogger(__name__)
 
-# A webhook takes seconds. A page may still be being made, and a charge without the buyer be asked for again, so
-# whoever has no page to look at is looked up later.
+# A webhook takes seconds. Where there is no page yet, the form may be sent again and make it.
 _FIRST_LOOK = dt.timedelta(minutes=1)
 _FIRST_LOOK_WITHOUT_A_PAGE = dt.timedelta(minutes=30)
 _NEXT_LOOK = dt.timedelta(minutes=10)
@@ -68,6 +67,6 @@ def _due(at: dt.datetime) -> QuerySet[TopUp]:
     asked_before = Q(looked_up_at__lte=at - _NEXT_LOOK) & (
         Q(created_at__gt=at - _DAY) | Q(looked_up_at__lte=at - _NEXT_LOOK_AFTER_A_DAY)
     )
-    return TopUp.objects.filter(never_asked | asked_before, status=TopUp.Status.PENDING).order_by(
-        "created_at"
-    )
+    # Auto top-up asks about its own, and may still ask for the charge itself.
+    waiting = TopUp.objects.filter(status=TopUp.Status.PENDING).exclude(origin=TopUp.Origin.AUTOMATIC)
+    return waiting.filter(never_asked | asked_before).order_by("created_at")

@@ -3,6 +3,7 @@
 import datetime as dt
 
 from django.db import transaction
+from django.db.models import Q
 
 from accounts import auditing
 from accounts.models import Account, User
@@ -43,10 +44,10 @@ def keep(*, topup: TopUp, method: SavedMethod, at: dt.datetime) -> SavedPaymentM
 
     Who calls it has locked the wallet of the account, so that two cannot both become the default.
     """
+    # A provider may name the method of a later purchase as it named one that was removed before it.
+    there = Q(removed_at=None) | Q(created_at__gte=topup.created_at)
     own = SavedPaymentMethod.objects.filter(account=topup.account_id, provider=topup.provider)
-    if known := own.filter(method=method.method, created_at__gte=topup.created_at).first():
-        return known
-    if known := own.filter(method=method.method, removed_at=None).first():
+    if known := own.filter(there, method=method.method).first():
         return known
     SavedPaymentMethod.objects.filter(account=topup.account_id, is_default=True).update(is_default=False)
     kept = SavedPaymentMethod.objects.create(
@@ -63,13 +64,6 @@ def keep(*, topup: TopUp, method: SavedMethod, at: dt.datetime) -> SavedPaymentM
     )
     _record("payment_method.saved", kept, actor=topup.created_by)
     return kept
-
-
-def is_kept(*, topup: TopUp) -> bool:
-    """Whether the payment of this top-up has brought its method, or one was saved since."""
-    return SavedPaymentMethod.objects.filter(
-        account=topup.account_id, provider=topup.provider, created_at__gte=topup.created_at
-    ).exists()
 
 
 def make_default(*, method: SavedPaymentMethod, actor: User) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from django.db.models import F
 
-from billing import disputing, payment_methods, refunding, topping_up, unmatched
+from billing import disputing, refunding, topping_up, unmatched
 from billing.models import TopUp, WebhookEvent
 from billing.providers import offering
 from billing.providers.provider import (
@@ -147,7 +147,7 @@ def _take(event: WebhookEvent, payment: PaymentArrived, at: dt.datetime) -> Webh
 
 def _ask_for_method(topup: TopUp, at: dt.datetime) -> None:
     """A webhook does not say which card was kept; the provider does. The credit is there already."""
-    if not topup.saves_method or payment_methods.is_kept(topup=topup):
+    if not topup.saves_method:
         return
     provider = offering.named(slug=topup.provider)
     news = provider.look_up(topup=topup) if provider else None

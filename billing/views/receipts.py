@@ -9,6 +9,7 @@ from accounts.acting import AccountRequest, acting_account_required
 from billing import receipt_pdf
 from billing.models import Dispute, Receipt, Refund, TopUp
 from billing.providers import offering
+from billing.providers.provider import PaymentProvider
 from billing.providers.sandbox import SANDBOX
 
 
@@ -30,9 +31,7 @@ def receipt(request: AccountRequest, topup_id: int) -> HttpResponse:
             refund.total_nanousd for refund in refunds if refund.status == Refund.Status.SUCCEEDED
         ),
         "provider_name": provider.name if provider else topup.provider,
-        "checkout_url": reverse("billing:sandbox_payment", args=[topup.provider_reference])
-        if provider is SANDBOX and provider in offering.configured()
-        else "",
+        "checkout_url": _where_to_pay(topup, provider),
     }
     return render(request, "billing/receipt.html", context)
 
@@ -50,3 +49,12 @@ def receipt_file(request: AccountRequest, topup_id: int) -> HttpResponse:
         content_type="application/pdf",
         headers={"Content-Disposition": f'attachment; filename="{receipt_pdf.file_name(issued)}"'},
     )
+
+
+def _where_to_pay(topup: TopUp, provider: PaymentProvider | None) -> str:
+    """The way to the payment page; empty where there is none, or its provider is not offered any more."""
+    if provider not in offering.configured():
+        return ""
+    if provider is SANDBOX:
+        return reverse("billing:sandbox_payment", args=[topup.provider_reference])
+    return reverse("billing:pay", args=[topup.pk]) if topup.checkout_url else ""

@@ -95,6 +95,13 @@ def test_an_answer_that_does_not_fit_is_kept_for_the_operators(fake_stripe: Fake
 
 
 @pytest.mark.django_db
+def test_what_auto_top_up_charges_is_left_to_it(fake_stripe: FakeStripe) -> None:
+    topup = start()
+    TopUp.objects.update(origin=TopUp.Origin.AUTOMATIC)
+    assert looking_up.look_up_due(at=later(topup, 60)) == 0
+
+
+@pytest.mark.django_db
 def test_the_sandbox_and_unknown_providers_are_left_alone(fake_stripe: FakeStripe) -> None:
     account = factories.make_account()
     topup = topping_up.start(

@@ -187,6 +187,17 @@ def test_who_has_left_the_payment_page_can_go_on_or_choose_otherwise(fake_stripe
 
 
 @pytest.mark.django_db
+def test_the_details_lead_to_the_payment_page_until_nothing_was_paid(fake_stripe: FakeStripe) -> None:
+    client, topup, _address = bought(fake_stripe)
+    details = f"/billing/topups/{topup.pk}/"
+    assert f'href="{details}pay/"' in text_of(client, details)
+    topping_up.give_up(provider="stripe", reference=topup.provider_reference, message="The page ran out.")
+    page = text_of(client, details)
+    assert f'href="{details}pay/"' not in page
+    assert "The page ran out." in page
+
+
+@pytest.mark.django_db
 def test_a_payment_that_takes_long_is_explained_and_asked_for_less_often(fake_stripe: FakeStripe) -> None:
     client, topup, address = bought(fake_stripe)
     early, late = text_of(client, address), text_of(client, f"{address}?look=15")
@@ -286,3 +297,11 @@ def test_the_sandbox_leaves_the_card_that_was_chosen(fake_stripe: FakeStripe, ca
     client.post(f"{checkout}pay/", {"card": card})
     assert SavedPaymentMethod.objects.get(account=account).method == card
     assert account.wallet.balance_nanousd == 20 * USD
+    # What is removed comes back with a later purchase that keeps it.
+    client.post(f"/billing/methods/{SavedPaymentMethod.objects.get().pk}/remove/")
+    again = {**FORM, "token": "def", "provider": "sandbox", "keep_method": "on"}
+    client.post(f"{client.post('/billing/buy/', again)['Location']}pay/", {"card": card})
+    assert [method.removed_at is None for method in SavedPaymentMethod.objects.order_by("id")] == [
+        False,
+        True,
+    ]

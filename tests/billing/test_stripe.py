@@ -5,6 +5,7 @@ import logging
 from decimal import Decimal
 
 import pytest
+from pytest_django import Settings
 
 from accounts.models import Plan
 from billing import payment_methods, topping_up
@@ -99,6 +100,25 @@ def test_a_stripe_that_does_not_answer_is_away(fake_stripe: FakeStripe, fault: s
     fake_stripe.fail_next(fault, times=times)
     with pytest.raises(ProviderAway):
         check_out(start())
+
+
+@pytest.mark.django_db
+def test_without_a_key_nothing_is_asked(fake_stripe: FakeStripe, settings: Settings) -> None:
+    topup = start()
+    settings.STRIPE_SECRET_KEY = ""
+    with pytest.raises(ProviderRefused, match="not set up correctly"):
+        check_out(topup)
+    assert fake_stripe.requests == []
+
+
+@pytest.mark.django_db
+def test_a_customer_who_is_refused_for_another_reason_is_no_new_one(fake_stripe: FakeStripe) -> None:
+    topup = start()
+    topup.provider_customer = "cus_1"
+    topup.created_at -= dt.timedelta(hours=2)
+    with pytest.raises(ProviderRefused):
+        check_out(topup)
+    assert len(fake_stripe.requests) == 1
 
 
 @pytest.mark.django_db
