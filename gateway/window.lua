@@ -20,7 +20,7 @@ if not since then
 end
 local knows = now - since > 60 and 1 or 0
 
-local stored = redis.call('HMGET', key, 'o', 'R', 'T')
+local stored = redis.call('HMGET', key, 'o', 'R', 'T', 'r' .. now, 't' .. now)
 local oldest = tonumber(stored[1]) or now
 local used = {r = tonumber(stored[2]) or 0, t = tonumber(stored[3]) or 0}
 
@@ -62,8 +62,8 @@ for _, kind in ipairs({'r', 't'}) do
     return {0, used.r, used.t, reset(), fits_in(kind), now, kind == 'r' and 'requests' or 'tokens', knows}
   end
 end
-redis.call('HINCRBY', key, 'r' .. now, 1)
-if asks.t > 0 then redis.call('HINCRBY', key, 't' .. now, asks.t) end
-redis.call('HSET', key, 'o', oldest, 'R', used.r + 1, 'T', used.t + asks.t)
-redis.call('EXPIRE', key, 62)
+redis.call('HSET', key, 'o', oldest, 'R', used.r + 1, 'T', used.t + asks.t,
+  'r' .. now, (tonumber(stored[4]) or 0) + 1, 't' .. now, (tonumber(stored[5]) or 0) + asks.t)
+-- The first one of its second outlives them all.
+if not stored[4] then redis.call('EXPIRE', key, 62) end
 return {1, used.r + 1, used.t + asks.t, left_in(now), 0, now, '', knows}

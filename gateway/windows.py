@@ -35,8 +35,10 @@ _COUNT = (Path(__file__).parent / "window.lua").read_text()
 _CORRECT = """
 if redis.call('HEXISTS', KEYS[1], 'r' .. ARGV[1]) == 1 then
   for kind, change in pairs({r = ARGV[2], t = ARGV[3]}) do
-    redis.call('HINCRBY', KEYS[1], kind .. ARGV[1], change)
-    redis.call('HINCRBY', KEYS[1], string.upper(kind), change)
+    if change ~= '0' then
+      redis.call('HINCRBY', KEYS[1], kind .. ARGV[1], change)
+      redis.call('HINCRBY', KEYS[1], string.upper(kind), change)
+    end
   end
 end
 """
