@@ -63,6 +63,8 @@ class _Upstream:
         meter = self.meter
         try:
             plain, left = meter.take_plain(self._splitter.whole(piece))
+            if not left:
+                return plain
             passed.append(plain)
             for event in split(left):
                 passed.append(meter.take(event))

@@ -34,6 +34,7 @@ _DONE = b"[DONE]"
 # What OpenAI writes into every chunk but the last when it is asked for usage. It closes the chunk, so it is no text.
 _NO_USAGE = b',"usage":null}'
 _DATA, _END = b"data: ", b"\n\n"
+_LINE_AND_BLANK = 2
 # What ends the plain part of a stream: the figures, and the last word.
 _SPECIAL = re.compile(rb'"usage":\s*\{|data: \[')
 
@@ -163,12 +164,39 @@ class ChunkMeter(Meter):
         self._usage_chunk: dict[str, Any] | None = None
 
     def take_plain(self, events: bytes) -> tuple[bytes, bytes]:
+        if events.count(b"\n") == _LINE_AND_BLANK and (alone := self._take_alone(events)) is not None:
+            return alone, b""
         special = _SPECIAL.search(events)
         end = events.rfind(_END, 0, special.start()) + 2 if special else len(events)
         if end < len(_DATA):
             return b"", events
         passed = self._take_text(events[:end])
         return (b"", events) if passed is None else (passed, events[end:])
+
+    def _take_alone(self, event: bytes) -> bytes | None:
+        """One chunk of nothing but text, as most come; None, and nothing taken, where it is anything else."""
+        if not event.startswith(_DATA) or not event.endswith(_END) or b"\r" in event:
+            return None
+        try:
+            chunk = orjson.loads(event[len(_DATA) : -len(_END)])
+        except orjson.JSONDecodeError:
+            return None
+        if type(chunk) is not dict or chunk.get("error") is not None or chunk.get("usage") is not None:
+            return None
+        choices = chunk.get("choices")
+        if not choices:
+            return None
+        passed = event
+        if "usage" in chunk and not self.asked.wants_usage:
+            if not event.endswith(_NO_USAGE + _END):
+                return None
+            passed = event[: -len(_NO_USAGE + _END)] + b"}" + _END
+        said, why = _said(choices)
+        self.characters += said
+        if why:
+            self.finish_reason = why
+        self._last = chunk
+        return passed
 
     def _take_text(self, events: bytes) -> bytes | None:
         """Chunks that are one line each and nothing but text; None, and nothing taken, where they are not."""
@@ -261,9 +289,15 @@ def _said(choices: object) -> tuple[int, str]:
     if isinstance(choices, list):
         for choice in choices:
             if isinstance(choice, dict):
-                written += metering.characters(choice.get("delta") or choice.get("text"))
-                if not reason and isinstance(choice.get("finish_reason"), str):
-                    reason = choice["finish_reason"][:30]
+                delta = choice.get("delta")
+                text = delta.get("content") if type(delta) is dict and len(delta) == 1 else None
+                # Nearly every delta is a piece of text and nothing else.
+                written += (
+                    len(text) if type(text) is str else metering.characters(delta or choice.get("text"))
+                )
+                why = choice.get("finish_reason")
+                if why is not None and not reason and isinstance(why, str):
+                    reason = why[:30]
     return written, reason
 
 
