@@ -79,6 +79,24 @@ class BudgetState:
             previous=Counted(*figures[2:]),
         )
 
+    def as_row(self) -> list[Any]:
+        """The row that `of` takes."""
+        scope, running, previous = self.scope, self.running, self.previous
+        return [
+            self.id,
+            scope.account_id,
+            scope.environment,
+            scope.key_id,
+            self.period,
+            self.limit_nanousd,
+            self.is_hard_stop,
+            self.period_start.isoformat(),
+            running.spent_nanousd,
+            running.held_nanousd,
+            previous.spent_nanousd,
+            previous.held_nanousd,
+        ]
+
     @classmethod
     def as_it_stands(cls, budget: Budget, *, day: dt.date) -> Self:
         """A budget as a reader sees it on that day, who locks nothing and writes nothing."""

@@ -20,11 +20,13 @@ from django.conf import settings
 from gateway.failures import temporarily_unavailable
 from gateway.journal import Journal
 from gateway.postgres_pipe import CallRefused, PostgresAway, PostgresPipe, first_line
-from usage import batches, opening, recording
+from usage import batches
 from usage.admission import Admission, Admitted, Decision
-from usage.batches import Call
+from usage.batches import TRY, WRITE, Call, as_json
 from usage.books import Books
+from usage.foreseeing import Foresight
 from usage.models import UsageRecord
+from usage.opening import Question
 from usage.recording import FinishedRequest
 
 logger = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ _BEAT = """
     INSERT INTO billing_gatewayprocess (id, started_at, heartbeat_at, upstreams) VALUES ($1, now(), now(), $2)
     ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), upstreams = excluded.upstreams
 """
-_STATEMENTS = (batches.OPEN, batches.WRITE, recording.INSERT, _BEAT)
+_STATEMENTS = (batches.OPEN, WRITE, TRY, _BEAT)
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +70,7 @@ class _Settle:
 
 
 _Item = _Admit | _Settle
+_Decided = tuple[Books, list[Decision | None]]
 
 
 class Teller:
@@ -85,6 +88,7 @@ class Teller:
         self._arrival = asyncio.Event()
         self._is_stopping = False
         self._pipe: PostgresPipe | None = None
+        self._foresight = Foresight()
         self._connect_after = 0.0
         self._busy_since: float | None = None
         self._beat_at = 0.0
@@ -210,27 +214,44 @@ class Teller:
         logger.error("request %s could not be booked", batch[0].finished.id, exc_info=error)
         await self._fail(batch)
 
-    @staticmethod
-    async def _transact(pipe: PostgresPipe, batch: list[_Item]) -> list[Decision | None]:
-        """One batch, one transaction, two round trips: settlements first, for what they free."""
-        settling = [item.finished for item in batch if isinstance(item, _Settle)]
-        admitting = [item.request for item in batch if isinstance(item, _Admit)]
+    async def _transact(self, pipe: PostgresPipe, batch: list[_Item]) -> list[Decision | None]:
+        """One batch, one transaction: in one round trip where its books were foreseen rightly, else in two."""
+        question = Question.of(
+            admissions=[item.request for item in batch if isinstance(item, _Admit)],
+            ended=[item.finished for item in batch if isinstance(item, _Settle)],
+        )
         try:
             async with asyncio.timeout(_BATCH_TIMEOUT_S):
-                (answer,) = await pipe.ask(opening.question(admissions=admitting, ended=settling))
-                opened = Books.of(answer)
-                for finished in settling:
-                    if not opened.end(finished):
-                        # Refused before it held anything, or resolved before; then its record exists and stays
-                        # as it is.
-                        opened.record(finished)
-                decisions = [
-                    opened.admit(item.request) if isinstance(item, _Admit) else None for item in batch
-                ]
-                await pipe.commit(*opened.changes())
+                opened, decisions = await self._try(pipe, question, batch) or await self._ask(
+                    pipe, question, batch
+                )
         except TimeoutError:
             raise PostgresAway("no answer in time") from None
+        self._foresight.learn(question, opened.left())
         return decisions
+
+    async def _try(self, pipe: PostgresPipe, question: Question, batch: list[_Item]) -> _Decided | None:
+        """Decide on what the books should be, and have it written if they are so; None: it was not."""
+        foreseen = self._foresight.of(question)
+        if foreseen is None:
+            return None
+        opened = Books.foreseen(foreseen)
+        decisions = _decide(opened, batch)
+        call = Call(TRY, [*question.parameters(), as_json(foreseen), *opened.changes()])
+        (answer,) = await pipe.commit(call)
+        if answer:
+            self._foresight.was_wrong(question.accounts)
+            return None
+        return opened, decisions
+
+    @staticmethod
+    async def _ask(pipe: PostgresPipe, question: Question, batch: list[_Item]) -> _Decided:
+        """Lock and read, decide, write."""
+        (answer,) = await pipe.ask(question.call())
+        opened = Books.of(answer)
+        decisions = _decide(opened, batch)
+        await pipe.commit(Call(WRITE, opened.changes()))
+        return opened, decisions
 
     # --- Keeping up ------------------------------------------------------------------------------------------
 
@@ -304,6 +325,8 @@ class Teller:
         if self._pipe is not None:
             self._pipe.close()
         self._pipe = None
+        # What became of the last batch is not known.
+        self._foresight = Foresight()
 
     # --- Back to who asked -----------------------------------------------------------------------------------
 
@@ -350,6 +373,15 @@ def connection_parameters() -> dict[str, Any]:
         "options": "-c lock_timeout=1500 -c statement_timeout=5000 -c timezone=UTC",
         **options,
     }
+
+
+def _decide(opened: Books, batch: list[_Item]) -> list[Decision | None]:
+    """Settlements first, for what they free; None for each of them."""
+    for item in batch:
+        if isinstance(item, _Settle) and not opened.end(item.finished):
+            # Refused before it held anything, or resolved before; then its record exists and stays as it is.
+            opened.record(item.finished)
+    return [opened.admit(item.request) if isinstance(item, _Admit) else None for item in batch]
 
 
 def _unserved(request: Admission) -> FinishedRequest:

@@ -36,7 +36,7 @@ class BudgetsOfBatch:
     """Locked budgets, changed in memory and written back once. An account without any costs one look-up."""
 
     def __init__(self, budgets: Iterable[BudgetState], environments: dict[int, str]) -> None:
-        self._environments = environments
+        self.environments = environments
         self._of_account: dict[int, list[BudgetState]] = {}
         for budget in budgets:
             self._of_account.setdefault(budget.scope.account_id, []).append(budget)
@@ -83,6 +83,10 @@ class BudgetsOfBatch:
             if budget.is_changed
         ]
 
+    def rows(self) -> list[list[Any]]:
+        """All of them, as `usage_open_books` would give them now."""
+        return [budget.as_row() for budgets in self._of_account.values() for budget in budgets]
+
     def _limiting(self, request: FinishedRequest) -> Sequence[BudgetState]:
         """The budgets that the request counts in."""
         budgets = self._of_account.get(request.account_id)
@@ -92,5 +96,5 @@ class BudgetsOfBatch:
             budget
             for budget in budgets
             if budget.scope.key_id in (None, request.key_id)
-            and budget.scope.environment in ("", self._environments.get(request.key_id))
+            and budget.scope.environment in ("", self.environments.get(request.key_id))
         ]

@@ -1,6 +1,6 @@
-"""The two calls of a batch of the teller to PostgreSQL, as text: what they are, and how to send one and wait for it.
+"""The calls of a batch of the teller to PostgreSQL, as text: what they are, and how to send one and wait for it.
 
-The functions are in `usage/migrations/0006_budgets_of_any_scope.py`.
+The functions are in `usage/migrations/0007_foreseen_batches.py`.
 """
 
 from collections.abc import Iterable
@@ -14,8 +14,14 @@ from billing.wallets import Connection, Cursor
 # Accounts, keys to be judged, days, ids of ended requests, idempotency keys, keys whose minute is counted, since which
 # id, keys whose budgets count; answers one JSON text.
 OPEN = "SELECT usage_open_books($1, $2, $3, $4, $5, $6, $7, $8)"
-# Wallets, budgets, begun and changed allowances, holds, claims, ids of freed claims.
-WRITE = "SELECT usage_write_books($1, $2, $3, $4, $5, $6, $7)"
+# Ids of holds that are resolved, wallets, budgets, begun and changed allowances, holds, claims, ids of freed claims,
+# usage records.
+WRITE = "SELECT usage_write_books($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+# Both, if the first one's answer is the foreseen one: what OPEN takes, that answer, what WRITE takes. Answers nothing
+# if it was written, else what OPEN answers, and then nothing is written.
+TRY = (
+    "SELECT usage_try_books($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"
+)
 
 
 class Call(NamedTuple):

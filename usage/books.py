@@ -1,17 +1,16 @@
 """The locked accounts of one batch of requests: who may go ahead, and what the ended ones cost.
 
-This is where nobody overspends. A batch is one transaction of two calls: the first locks the wallets, reads what the
-decisions rest on and takes the holds of the ended requests away; `admit` and `end` decide in memory, without a word to
-anyone; the second writes it all back. What takes a hold away is `DELETE … RETURNING`, so a request is resolved by
-whoever gets its row, once.
+This is where nobody overspends. A batch is one transaction of two calls: the first locks the wallets and reads what the
+decisions rest on; `admit` and `end` decide in memory, without a word to anyone; the second writes it all back. Holds
+are placed and taken away under the lock of their wallet only, so a request is resolved once. A batch whose books can be
+foreseen is decided first and read, compared and written in one call: see `usage.foreseeing`.
 
-How the two calls reach PostgreSQL is not said here: the teller sends them without waiting (`gateway.teller`), everyone
+How the calls reach PostgreSQL is not said here: the teller sends them without waiting (`gateway.teller`), everyone
 else with `usage.opening` and `write` on a connection that is inside a transaction.
 """
 
 import datetime as dt
 import uuid
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -30,6 +29,7 @@ from usage.admission import (
     PolicyChanged,
     Repeated,
 )
+from usage.batch_allowances import AllowancesOfBatch, Drawn
 from usage.batch_budgets import BudgetsOfBatch
 from usage.batches import WRITE, Call, array, as_json, execute
 from usage.minutes import MinuteExhausted, MinuteState
@@ -61,16 +61,23 @@ class _Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """The rows that a batch has left: as an answer of `usage_open_books` would have them, but for what was not read."""
+
+    wallets: list[list[Any]]
+    budgets: list[list[Any]]
+    environments: dict[int, str]
+    allowances: list[list[Any]]
+    # What was added to others.
+    unread_allowances: list[list[Any]]
+    # Those that were placed.
+    holds: list[list[Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class _Claim:
     body_digest: str
     request_id: str
-
-
-@dataclass(slots=True)
-class _Allowance:
-    requests: int = 0
-    tokens: int = 0
-    held_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -80,26 +87,30 @@ class Books:
     _wallets: dict[int, WalletState]
     _versions: dict[int, tuple[int, int]]
     _budgets: BudgetsOfBatch
-    _allowances: dict[tuple[int, dt.date], _Allowance]
+    _allowances: AllowancesOfBatch
     _holds: dict[str, _Hold]
     _claims: dict[tuple[int, str], _Claim]
     _minutes: dict[int, MinuteState]
-    _allowance_changes: dict[tuple[int, dt.date], Counter[str]] = field(default_factory=dict)
-    _begun_allowances: list[dict[str, Any]] = field(default_factory=list)
     _new_holds: list[dict[str, Any]] = field(default_factory=list)
     _new_claims: list[dict[str, Any]] = field(default_factory=list)
     _freed_claims: list[str] = field(default_factory=list)
+    _resolved: list[str] = field(default_factory=list)
     _ended: list[FinishedRequest] = field(default_factory=list)
 
     @classmethod
     def of(cls, answer: str | bytes) -> Self:
-        """The books that the answer to `question` opens."""
-        wallets, versions, budgets, environments, allowances, holds, claims, minutes = orjson.loads(answer)
+        """The books that the answer of `usage_open_books` opens."""
+        return cls.foreseen(orjson.loads(answer))
+
+    @classmethod
+    def foreseen(cls, answer: list[Any]) -> Self:
+        """The books that such an answer would open."""
+        wallets, versions, budgets, environments, allowances, holds, claims, minutes = answer
         return cls(
             _wallets={row[0]: WalletState(*row) for row in wallets or ()},
             _versions={row[0]: (row[1], row[2]) for row in versions or ()},
             _budgets=BudgetsOfBatch.of(budgets or (), environments or ()),
-            _allowances={(row[0], _date(row[1])): _Allowance(*row[2:]) for row in allowances or ()},
+            _allowances=AllowancesOfBatch.of(allowances or ()),
             _holds={row[0]: _Hold.of(row) for row in holds or ()},
             _claims={(row[0], row[1]): _Claim(row[2], row[3]) for row in claims or ()},
             _minutes={row[0]: MinuteState(*row[1:]) for row in minutes or ()},
@@ -156,7 +167,9 @@ class Books:
         Nothing produced costs nothing. What goes beyond the hold is taken from what is available; what is not
         there is the platform's loss.
         """
-        hold = self._holds.pop(str(finished.id), None)
+        # A batch may be decided twice: see `usage.foreseeing`.
+        finished.charged_nanousd = finished.loss_nanousd = finished.allowance_tokens = 0
+        hold = self._resolve(finished)
         if hold is None:
             return False
         produced = finished.has_produced
@@ -173,13 +186,8 @@ class Books:
         else:
             used = finished.input_tokens + finished.output_tokens if produced else 0
             finished.allowance_tokens = used
-            self._change_allowance(
-                hold.account_id,
-                hold.allowance_day,
-                requests=0 if produced else -1,
-                tokens=used,
-                held_tokens=-hold.allowance_tokens,
-            )
+            change = Drawn(0 if produced else -1, used, -hold.allowance_tokens)
+            self._allowances.change(hold.account_id, hold.allowance_day, change)
         if finished.outcome == UsageRecord.Outcome.REFUSED:
             # It was admitted, and whoever asked did not hear of it in time.
             self._freed_claims.append(str(finished.id))
@@ -192,12 +200,8 @@ class Books:
             self._freed_claims.append(str(finished.id))
         self._ended.append(finished)
 
-    def changes(self) -> list[Call]:
-        """What writes down everything that was decided; the caller commits."""
-        drawn = [
-            {"account_id": account_id, "day": day, **change}
-            for (account_id, day), change in self._allowance_changes.items()
-        ]
+    def changes(self) -> list[str | None]:
+        """Everything that was decided, as `usage_write_books` takes it."""
         tables = (
             [
                 {"account_id": w.account_id, "balance": w.balance_nanousd, "held": w.held_nanousd}
@@ -205,37 +209,51 @@ class Books:
                 if w.is_changed
             ],
             self._budgets.changes(),
-            self._begun_allowances,
-            drawn,
+            self._allowances.begun(),
+            self._allowances.changes(),
             self._new_holds,
             self._new_claims,
         )
-        calls = [Call(WRITE, [*map(as_json, tables), array(self._freed_claims)])]
-        if self._ended:
-            calls.append(Call(recording.INSERT, [recording.rows(self._ended)]))
-        return calls
+        return [
+            array(self._resolved),
+            *map(as_json, tables),
+            array(self._freed_claims),
+            recording.rows(self._ended) if self._ended else None,
+        ]
+
+    def left(self) -> Left:
+        """What the batch leaves once it is committed."""
+        return Left(
+            wallets=[[w.account_id, w.balance_nanousd, w.held_nanousd] for w in self._wallets.values()],
+            budgets=self._budgets.rows(),
+            environments=self._budgets.environments,
+            allowances=self._allowances.rows(),
+            unread_allowances=self._allowances.unread(),
+            holds=[_as_row(hold) for hold in self._new_holds],
+        )
 
     def write(self, connection: Connection) -> None:
         """Write down everything that was decided, in the caller's transaction."""
-        for call in self.changes():
-            execute(connection, call)
+        execute(connection, Call(WRITE, self.changes()))
+
+    def _resolve(self, finished: FinishedRequest) -> _Hold | None:
+        """What the request holds, which it holds no longer; None: nothing."""
+        hold = self._holds.pop(str(finished.id), None)
+        if hold is not None:
+            self._resolved.append(str(finished.id))
+        return hold
 
     def _take_back(self, request: Admission) -> None:
         """Let go of what the request holds already."""
-        hold = self._holds.pop(str(request.finished.id), None)
+        hold = self._resolve(request.finished)
         if hold is None:
             return
         if hold.allowance_day is None:
             self._wallets[hold.account_id].release(hold.amount_nanousd)
             self._budgets.resolve(request.finished, held_nanousd=hold.amount_nanousd)
         else:
-            allowance = self._allowances.get((hold.account_id, hold.allowance_day))
-            if allowance is not None:
-                allowance.requests -= 1
-                allowance.held_tokens -= hold.allowance_tokens
-            self._change_allowance(
-                hold.account_id, hold.allowance_day, requests=-1, held_tokens=-hold.allowance_tokens
-            )
+            taken_back = Drawn(requests=-1, held_tokens=-hold.allowance_tokens)
+            self._allowances.change(hold.account_id, hold.allowance_day, taken_back)
 
     def _admit_on_credits(self, request: Admission) -> Admitted | CreditsInsufficient | BudgetReached:
         wallet = self._wallets[request.finished.account_id]
@@ -258,14 +276,7 @@ class Books:
     def _admit_on_allowance(self, request: Admission, fits: int) -> Admitted:
         limit = min(request.output_limit or min(request.max_output_tokens, ALLOWANCE_OUTPUT_TOKENS), fits)
         day, tokens = request.at.date(), request.input_tokens + limit * request.choices
-        account_day = (request.finished.account_id, day)
-        if account_day not in self._allowances:
-            self._allowances[account_day] = _Allowance()
-            self._begun_allowances.append({"account_id": account_day[0], "day": day})
-        allowance = self._allowances[account_day]
-        allowance.requests += 1
-        allowance.held_tokens += tokens
-        self._change_allowance(request.finished.account_id, day, requests=1, held_tokens=tokens)
+        self._allowances.draw(request.finished.account_id, day, tokens=tokens)
         self._place_hold(request, allowance_day=day, allowance_tokens=tokens)
         return Admitted(output_limit=limit, held_nanousd=0)
 
@@ -286,29 +297,23 @@ class Books:
 
     def _allowance_fits(self, request: Admission) -> int | None:
         """The output tokens of one choice that the allowance can still pay for; None: not even the input."""
-        allowance = self._allowances.get((request.finished.account_id, request.at.date()), _Allowance())
-        if allowance.requests >= request.requests_per_day:
+        drawn = self._allowances.drawn(request.finished.account_id, request.at.date())
+        if drawn.requests >= request.requests_per_day:
             return None
-        left = request.tokens_per_day - allowance.tokens - allowance.held_tokens - request.input_tokens
+        left = request.tokens_per_day - drawn.tokens - drawn.held_tokens - request.input_tokens
         return None if left < 0 else left // request.choices
 
     def _allowance_exhausted(self, request: Admission) -> AllowanceExhausted:
         day = request.at.date()
-        allowance = self._allowances.get((request.finished.account_id, day), _Allowance())
+        drawn = self._allowances.drawn(request.finished.account_id, day)
         return AllowanceExhausted(
-            requests=allowance.requests,
+            requests=drawn.requests,
             requests_limit=request.requests_per_day,
-            tokens=allowance.tokens,
-            held_tokens=allowance.held_tokens,
+            tokens=drawn.tokens,
+            held_tokens=drawn.held_tokens,
             tokens_limit=request.tokens_per_day,
             resets_at=dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), tzinfo=dt.UTC),
         )
-
-    def _change_allowance(self, account_id: int, day: dt.date, **change: int) -> None:
-        counter = self._allowance_changes.get((account_id, day))
-        if counter is None:
-            counter = self._allowance_changes[account_id, day] = Counter(requests=0, tokens=0, held_tokens=0)
-        counter.update(change)
 
     def _place_hold(
         self,
@@ -327,11 +332,24 @@ class Books:
                 "amount_nanousd": amount,
                 "allowance_day": allowance_day,
                 "allowance_tokens": allowance_tokens,
-                "request": request.finished,
+                "request": request.finished.as_admitted(),
                 "placed_at": request.at,
                 "minute_tokens": request.minute_tokens,
             }
         )
+
+
+def _as_row(hold: dict[str, Any]) -> list[Any]:
+    """A placed hold as the answer would have it."""
+    day: dt.date | None = hold["allowance_day"]
+    return [
+        str(hold["request_id"]),
+        hold["account_id"],
+        hold["key_id"],
+        hold["amount_nanousd"],
+        day.isoformat() if day else None,
+        hold["allowance_tokens"],
+    ]
 
 
 def _date(text: str) -> dt.date:

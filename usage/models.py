@@ -14,7 +14,8 @@ class UsageRecord(models.Model):
     """One request, as it ended. The id is the request id, a UUIDv7, so ids are in order of arrival.
 
     Costs are nano-USD. `cost_nanousd` is the list price of what was used; `charged_nanousd` is what was taken
-    from credits (nothing where the daily allowance paid, or where the upstream failed).
+    from credits (nothing where the daily allowance paid, or where the upstream failed). PostgreSQL checks no foreign
+    keys: three look-ups a request are dear, and the audit finds an orphan.
     """
 
     class Outcome(models.TextChoices):
@@ -24,10 +25,16 @@ class UsageRecord(models.Model):
         INTERRUPTED = "interrupted", "Interrupted"
 
     id = models.UUIDField(primary_key=True)
-    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="+", db_index=False)
-    key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, related_name="+", db_index=False)
+    account = models.ForeignKey(
+        Account, on_delete=models.CASCADE, related_name="+", db_index=False, db_constraint=False
+    )
+    key = models.ForeignKey(
+        ApiKey, on_delete=models.CASCADE, related_name="+", db_index=False, db_constraint=False
+    )
     # Null: the request was refused before its model was known.
-    model = models.ForeignKey(Model, on_delete=models.PROTECT, null=True, related_name="+", db_index=False)
+    model = models.ForeignKey(
+        Model, on_delete=models.PROTECT, null=True, related_name="+", db_index=False, db_constraint=False
+    )
     upstream = models.CharField(max_length=60, blank=True, help_text="The provider's slug, or `sandbox`.")
     endpoint = models.CharField(max_length=60)
     outcome = models.CharField(max_length=12, choices=Outcome)

@@ -2,6 +2,8 @@
 
 import datetime as dt
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 from billing.wallets import Connection
 from usage.admission import Admission
@@ -13,35 +15,60 @@ from usage.recording import FinishedRequest
 _EPOCH = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 
 
-def question(*, admissions: Sequence[Admission], ended: Sequence[FinishedRequest]) -> Call:
-    """What opens the books of a batch: its one row and column is for `Books.of`."""
-    accounts = sorted({a.finished.account_id for a in admissions} | {e.account_id for e in ended})
-    days = {a.at.date() for a in admissions if a.draws_allowance}
-    resolved = [str(e.id) for e in ended] + [str(a.finished.id) for a in admissions if a.replaces]
-    claimed = [
-        {"key_id": a.finished.key_id, "digest": a.idempotency.digest}
-        for a in admissions
-        if a.idempotency is not None
-    ]
-    limited = {a.finished.key_id for a in admissions} | {e.key_id for e in ended}
-    return Call(
-        OPEN,
-        [
-            array(accounts),
-            array({a.finished.key_id for a in admissions}),
-            array(days),
-            array(resolved),
-            as_json(claimed),
-            array({a.finished.key_id for a in admissions if a.minute is not None}),
-            str(first_id_since(min((a.at for a in admissions), default=_EPOCH) - WINDOW)),
-            array(limited),
-        ],
-    )
+@dataclass(slots=True)
+class Question:
+    """What the decisions of a batch rest on."""
+
+    accounts: list[int]  # in the order in which they are locked
+    # Of the keys that ask: the versions of key and account by which they were judged.
+    versions: dict[int, list[int]]
+    # Of the keys that ask or have ended: their budgets count.
+    keys: set[int]
+    days: list[str]
+    ended: list[str]
+    claimed: list[dict[str, Any]]
+    counted: set[int]
+    since: str
+
+    @classmethod
+    def of(cls, *, admissions: Sequence[Admission], ended: Sequence[FinishedRequest]) -> Self:
+        asking = [admission.finished for admission in admissions]
+        return cls(
+            accounts=sorted({a.account_id for a in asking} | {e.account_id for e in ended}),
+            versions={a.finished.key_id: [a.key_version, a.account_version] for a in admissions},
+            keys={a.key_id for a in asking} | {e.key_id for e in ended},
+            days=sorted({a.at.date().isoformat() for a in admissions if a.draws_allowance}),
+            ended=[str(e.id) for e in ended] + [str(a.finished.id) for a in admissions if a.replaces],
+            claimed=[
+                {"key_id": a.finished.key_id, "digest": a.idempotency.digest}
+                for a in admissions
+                if a.idempotency is not None
+            ],
+            counted={a.finished.key_id for a in admissions if a.minute is not None},
+            since=str(first_id_since(min((a.at for a in admissions), default=_EPOCH) - WINDOW)),
+        )
+
+    def parameters(self) -> list[str | None]:
+        """As `usage_open_books` takes them."""
+        return [
+            array(self.accounts),
+            array(self.versions),
+            array(self.days),
+            array(self.ended),
+            as_json(self.claimed),
+            array(self.counted),
+            self.since,
+            array(self.keys),
+        ]
+
+    def call(self) -> Call:
+        """What opens the books: its one row and column is for `Books.of`."""
+        return Call(OPEN, self.parameters())
 
 
 def open_books(
     connection: Connection, *, admissions: Sequence[Admission], ended: Sequence[FinishedRequest]
 ) -> Books:
     """Lock the accounts of a batch and read what its decisions rest on, in the caller's transaction."""
-    (row,) = execute(connection, question(admissions=admissions, ended=ended)).fetchall()
+    (row,) = execute(connection, Question.of(admissions=admissions, ended=ended).call()).fetchall()
     return Books.of(row[0])

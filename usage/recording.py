@@ -1,9 +1,9 @@
-"""Usage records in bulk: what a request was, as it ended, and the one statement that inserts many of them."""
+"""Usage records in bulk: what a request was, as it ended, and how many of them are handed to PostgreSQL."""
 
 import datetime as dt
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
 from typing import Self
@@ -109,10 +109,30 @@ class FinishedRequest:
         self.fit()
         return orjson.dumps(self)
 
+    def as_admitted(self) -> dict[str, object]:
+        """What is known of it when it is admitted: enough to record that it was interrupted. A hold keeps this."""
+        return {
+            "id": self.id,
+            "account_id": self.account_id,
+            "key_id": self.key_id,
+            "endpoint": self.endpoint,
+            "started_at": self.started_at,
+            "model_id": self.model_id,
+            "is_streamed": self.is_streamed,
+            "input_usd_per_mtok": self.input_usd_per_mtok,
+            "output_usd_per_mtok": self.output_usd_per_mtok,
+            "cached_input_usd_per_mtok": self.cached_input_usd_per_mtok,
+            "cache_write_usd_per_mtok": self.cache_write_usd_per_mtok,
+            "ip_address": self.ip_address,
+            "user_agent": self.user_agent,
+            "client_request_id": self.client_request_id,
+        }
+
     @classmethod
     def from_json(cls, document: str | bytes) -> Self:
-        """What `as_json` wrote, or a hold keeps."""
+        """What `as_json` wrote, or `as_admitted` as JSON."""
         values = orjson.loads(document)
+        values = {"outcome": "", "status": 0, "ended_at": values["started_at"], **values}
         values["id"] = uuid.UUID(values["id"])
         for name in ("started_at", "ended_at"):
             values[name] = dt.datetime.fromisoformat(values[name])
@@ -128,18 +148,10 @@ _TEXT_LENGTHS = {
     "user_agent": 40,
     "client_request_id": 64,
 }
-_COLUMNS = ", ".join(column.name for column in fields(FinishedRequest) if not column.name.startswith("_"))
-# Rows as one JSON parameter: one statement for any number of them, and what costs least to put together. A request
-# that was recorded before (its settlement came back from the journal) is left as it is.
-INSERT = f"""
-    INSERT INTO usage_usagerecord ({_COLUMNS}, is_rolled_up)
-    SELECT {_COLUMNS}, false FROM json_populate_recordset(NULL::usage_usagerecord, $1)
-    ON CONFLICT (id) DO NOTHING
-"""  # noqa: S608 - made of the names of our own columns
 
 
 def rows(finished: Sequence[FinishedRequest]) -> str:
-    """The parameter of `INSERT` for the records of ended requests."""
+    """The records of ended requests as `usage_write_books` takes them: one JSON, which costs least to put together."""
     return orjson.dumps(finished).decode()
 
 

@@ -19,7 +19,7 @@ from tests import factories
 from tests.invariants import check_books
 from tests.usage import rows
 from usage import auditing, posting, rollups
-from usage.models import DailyAllowance
+from usage.models import DailyAllowance, UsageRecord
 
 AT = dt.datetime(2026, 3, 4, 15, 30, tzinfo=dt.UTC)
 HOUR = dt.timedelta(hours=1)
@@ -278,6 +278,20 @@ def test_a_hold_of_a_request_that_has_ended_is_found(books: Books) -> None:
         f"request {record.pk}: it still holds 0.000000300 USD, and was charged 0.001000000 USD already",
         of_budget(books, figure="spent", found="0.003000005", expected="0.004000005"),
     ]
+
+
+def test_a_hold_of_another_accounts_key_is_found(books: Books) -> None:
+    hold = Hold.objects.first()
+    assert hold is not None
+    plant("UPDATE billing_hold SET key_id = 0 WHERE request_id = %(id)s", id=hold.pk)
+    assert f"hold of request {hold.pk}: what it refers to does not exist" in found()
+
+
+def test_a_record_of_a_model_that_does_not_exist_is_found(books: Books) -> None:
+    record = UsageRecord.objects.filter(is_rolled_up=False).first()
+    assert record is not None
+    plant("UPDATE usage_usagerecord SET model_id = 0 WHERE id = %(id)s", id=record.pk)
+    assert f"usage record {record.pk}: what it refers to does not exist" in found()
 
 
 def test_a_payment_that_is_not_in_the_ledger_is_found(books: Books) -> None:

@@ -11,7 +11,17 @@ from decimal import Decimal
 from django.db import connection
 
 from catalog.money import usd_string
-from usage.auditing import after_buying, budgets, holds, hours, payments, promotions, transactions, wallets
+from usage.auditing import (
+    after_buying,
+    budgets,
+    holds,
+    hours,
+    orphans,
+    payments,
+    promotions,
+    transactions,
+    wallets,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,7 @@ _CHECKS = (
     *holds.CHECKS,
     *budgets.CHECKS,
     *hours.CHECKS,
+    *orphans.CHECKS,
     *payments.CHECKS,
     *after_buying.CHECKS,
     *promotions.CHECKS,

@@ -1,0 +1,194 @@
+"""What is foreseen of a batch is what PostgreSQL answers, or nothing is written."""
+
+import random
+from dataclasses import dataclass, field
+
+import orjson
+import pytest
+from django.db import transaction
+from psycopg.errors import SerializationFailure
+
+from accounts.models import Plan
+from billing import crediting, wallets
+from billing.models import Hold, Wallet
+from billing.wallets import Connection
+from tests.factories import make_budget, make_key, now
+from tests.invariants import check_books
+from tests.usage.desk import Desk
+from usage.admission import Admission, Admitted, Decision
+from usage.batches import TRY, WRITE, Call, as_json, execute
+from usage.books import Books
+from usage.foreseeing import Foresight
+from usage.models import UsageRecord
+from usage.opening import Question
+from usage.recording import FinishedRequest
+
+USD = 10**9
+
+
+@dataclass
+class Clerk:
+    """A teller without a gateway: each batch is one transaction."""
+
+    foresight: Foresight = field(default_factory=Foresight)
+    foreseen: int = 0
+
+    def batch(self, *admissions: Admission, ended: list[FinishedRequest] | None = None) -> list[Decision]:
+        """Ask first, and see that whatever was foreseen is what is so."""
+        question = Question.of(admissions=admissions, ended=ended or [])
+        expected = self.foresight.of(question)
+        with transaction.atomic():
+            raw = wallets.borrowed_connection()
+            answer = execute(raw, question.call()).fetchall()[0][0]
+            if expected is not None:
+                self.foreseen += 1
+                assert expected == orjson.loads(answer)
+            opened = Books.of(answer)
+            decisions = _decide(opened, admissions, ended or [])
+            execute(raw, Call(WRITE, opened.changes()))
+        self.foresight.learn(question, opened.left())
+        return decisions
+
+    def attempt(self, *admissions: Admission, raw: Connection) -> tuple[str | None, list[Decision]]:
+        """Decide on what is foreseen and have it written in one call: what PostgreSQL answers, and the decisions."""
+        question = Question.of(admissions=admissions, ended=[])
+        foreseen = self.foresight.of(question)
+        assert foreseen is not None
+        opened = Books.foreseen(foreseen)
+        decisions = _decide(opened, admissions, [])
+        call = Call(TRY, [*question.parameters(), as_json(foreseen), *opened.changes()])
+        return execute(raw, call).fetchall()[0][0], decisions
+
+
+def _decide(opened: Books, admissions: tuple[Admission, ...], ended: list[FinishedRequest]) -> list[Decision]:
+    for finished in ended:
+        if not opened.end(finished):
+            opened.record(finished)
+    return [opened.admit(request) for request in admissions]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.django_db
+def test_what_is_foreseen_is_what_is_found(seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311 - a shuffle, not a secret
+    paying, free = Desk(credit="0.002"), Desk(plan=Plan.BASIC)
+    second = Desk.of(make_key(paying.account).key)
+    make_budget(second.key, limit_nanousd=USD // 1000)
+    desks, clerk = [paying, free, second], Clerk()
+    running: list[Admission] = []
+    for _ in range(40):
+        ended = []
+        for request in chance.sample(running, k=min(len(running), chance.randrange(3))):
+            running.remove(request)
+            request.finished.outcome = chance.choice(["completed", "failed", "refused"])
+            request.finished.input_tokens, request.finished.output_tokens = 25, chance.randrange(60)
+            ended.append(request.finished)
+        asking = [
+            desk.request(
+                draws_allowance=desk is free or chance.random() < 0.3, spends_credits=desk is not free
+            )
+            for desk in chance.choices(desks, k=chance.randrange(4))
+        ]
+        if not asking and not ended:
+            continue
+        for request, decision in zip(asking, clerk.batch(*asking, ended=ended), strict=True):
+            if isinstance(decision, Admitted):
+                running.append(request)
+    # All but the first batches of each account and key.
+    assert clerk.foreseen > 20
+    clerk.batch(ended=[request.finished for request in running])
+    check_books(idle=True)
+
+
+@pytest.mark.django_db
+def test_a_foreseen_batch_is_written_in_one_call() -> None:
+    desk, clerk = Desk(credit="1"), Clerk()
+    clerk.batch(desk.request())
+    with transaction.atomic():
+        answer, decisions = clerk.attempt(desk.request(), desk.request(), raw=wallets.borrowed_connection())
+    assert answer is None
+    assert all(isinstance(decision, Admitted) for decision in decisions)
+    assert Hold.objects.count() == 3
+    check_books()
+
+
+@pytest.mark.django_db
+def test_a_batch_that_was_foreseen_wrongly_writes_nothing() -> None:
+    desk, clerk = Desk(credit="1"), Clerk()
+    clerk.batch(desk.request())
+    crediting.grant(
+        account=desk.account, amount_nanousd=USD, reason="a gift", actor=None, at=now(), reference="grant:1"
+    )
+    with transaction.atomic():
+        answer, _decisions = clerk.attempt(desk.request(), raw=wallets.borrowed_connection())
+    assert answer is not None
+    assert orjson.loads(answer)[0] == [[desk.account.pk, 2 * USD, desk.wallet.held_nanousd]]
+    assert Hold.objects.count() == 1
+    check_books()
+
+
+@pytest.mark.parametrize("what", ["a revoked key", "a new budget", "a swept hold"])
+@pytest.mark.django_db
+def test_whatever_a_decision_rests_on_is_compared(what: str) -> None:
+    desk, clerk = Desk(credit="1"), Clerk()
+    held = desk.request()
+    clerk.batch(held)
+    late = desk.request()
+    question = Question.of(admissions=[late], ended=[held.finished])
+    foreseen = clerk.foresight.of(question)
+    match what:
+        case "a revoked key":
+            type(desk.key).objects.update(policy_version=99)
+        case "a new budget":
+            make_budget(desk.key, limit_nanousd=USD // 2)
+        case _:
+            desk.end(held, outcome=UsageRecord.Outcome.INTERRUPTED)
+    with transaction.atomic():
+        answer = execute(wallets.borrowed_connection(), question.call()).fetchall()[0][0]
+    assert foreseen is not None
+    assert foreseen != orjson.loads(answer)
+
+
+@pytest.mark.django_db
+def test_an_account_that_others_write_to_is_asked_first_for_a_while() -> None:
+    desk, clerk = Desk(credit="1"), Clerk()
+    clerk.batch(desk.request())
+    clerk.foresight.was_wrong([desk.account.pk])
+    for _ in range(16):
+        clerk.batch(desk.request())
+    assert clerk.foreseen == 0
+    clerk.batch(desk.request())
+    assert clerk.foreseen == 1
+
+
+@pytest.mark.django_db
+def test_nothing_is_foreseen_of_what_was_never_read() -> None:
+    desk, other, clerk = Desk(credit="1"), Desk(credit="1"), Clerk()
+    clerk.batch(desk.request())
+    for unread in (
+        other.request(),
+        Desk.of(make_key(desk.account).key).request(),
+        desk.request(draws_allowance=True),
+    ):
+        assert clerk.foresight.of(Question.of(admissions=[unread], ended=[])) is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_hold_that_went_without_its_wallets_lock_stops_the_batch() -> None:
+    desk = Desk(credit="1")
+    request = desk.request()
+    desk.admit(request)
+    with pytest.raises(SerializationFailure, match="1 of 1 holds were resolved by somebody"):
+        _end_while_its_hold_vanishes(request)
+    assert Wallet.objects.get(account=desk.account).held_nanousd > 0
+    check_books()
+
+
+@transaction.atomic
+def _end_while_its_hold_vanishes(request: Admission) -> None:
+    raw = wallets.borrowed_connection()
+    question = Question.of(admissions=(), ended=[request.finished])
+    opened = Books.of(execute(raw, question.call()).fetchall()[0][0])
+    Hold.objects.all().delete()
+    opened.end(request.finished)
+    opened.write(raw)
