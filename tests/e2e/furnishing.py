@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from allauth.account.models import EmailAddress
 
 from accounts.models import Account, Plan, User
-from billing import disputing, refunding, topping_up, unmatched
-from billing.models import Budget, GatewayProcess, SavedPaymentMethod, TopUp, UnmatchedPayment
+from billing import crediting, disputing, refunding, topping_up, unmatched
+from billing.models import AutoTopUp, Budget, GatewayProcess, SavedPaymentMethod, TopUp, UnmatchedPayment
 from billing.providers.provider import DisputeChanged, PaymentArrived
 from catalog.models import Model
 from keys import issuing, revoking
@@ -70,6 +70,7 @@ def make() -> None:
     paid, pending, canceled = _make_topups(account, owner)
     completed, refused = _make_usage(account, [key, long_key])
     _make_upstream_health()
+    _make_running(account, owner)
     made = Furniture(
         key=key.pk,
         long_key=long_key.pk,
@@ -211,6 +212,39 @@ def _make_methods(account: Account, owner: User) -> SavedPaymentMethod:
     )
     return SavedPaymentMethod.objects.create(
         **fields, method="pm_2", brand="Visa", last4="4242", expires=dt.date(2099, 12, 31), is_default=True
+    )
+
+
+def _make_running(account: Account, owner: User) -> None:
+    """Credit that expires, and an auto top-up that has stopped, with a card to go on with."""
+    crediting.grant(
+        account=account,
+        amount_nanousd=5 * 10**9,
+        reason="A welcome to the summer school on retrieval and evaluation",
+        actor=None,
+        at=now(),
+        reference="grant:welcome",
+        expires_at=now() + dt.timedelta(days=20),
+    )
+    SavedPaymentMethod.objects.create(
+        account=account,
+        provider="sandbox",
+        customer="sandbox",
+        method="sandbox-card",
+        brand="Sandbox",
+        last4="4242",
+        created_by=owner,
+    )
+    AutoTopUp.objects.create(
+        account=account,
+        threshold_nanousd=10 * 10**9,
+        amount_nanousd=20 * 10**9,
+        agreed_total_nanousd=25 * 10**9,
+        monthly_cap_nanousd=100 * 10**9,
+        agreed_by=owner,
+        agreed_at=now(),
+        off_reason="The last two payments failed. Your card was declined.",
+        off_at=now(),
     )
 
 
