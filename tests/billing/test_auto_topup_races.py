@@ -39,6 +39,8 @@ def test_many_workers_buy_once(fake_stripe: FakeStripe) -> None:
     in_parallel(lambda _: auto_topping_up.run(account_id=account.pk, at=at), times=8)
     assert outcomes(account) == ["paid"]
     assert len(fake_stripe.of_kind("payment_intent")) == 1
+    asked = [path for method, path, _headers in fake_stripe.requests if method == "POST"]
+    assert asked == ["/v1/payment_intents"]
     assert balance(account) == 29 * USD
     check_books(idle=True)
 

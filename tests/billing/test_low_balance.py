@@ -3,9 +3,12 @@
 import datetime as dt
 import itertools
 import smtplib
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.core import mail
+from django.db import connection, transaction
 from django.db.models import F
 from django.test import Client
 from time_machine import travel
@@ -102,6 +105,36 @@ def test_many_workers_tell_once(has_chosen: bool) -> None:
         BalanceAlert.objects.create(account=account)
     claimed = in_parallel(lambda _: told(), times=6)
     assert sorted(itertools.chain(*claimed)) == [account.pk for account in accounts]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_that_comes_while_another_claims_finds_nobody_left() -> None:
+    account = factories.make_account(plan=Plan.PAY_AS_YOU_GO, credit="1")
+    BalanceAlert.objects.create(account=account)
+
+    def come_late() -> list[int]:
+        try:
+            return told()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        with transaction.atomic():
+            assert told() == [account.pk]
+            late = pool.submit(come_late)
+            _wait_until_somebody_waits()
+        assert late.result(timeout=10) == []
+
+
+def _wait_until_somebody_waits() -> None:
+    """Until another connection stands before a lock of ours."""
+    for _ in range(200):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            if cursor.fetchone() != (0,):
+                return
+        time.sleep(0.05)
+    pytest.fail("nobody waits")
 
 
 def test_a_mail_that_could_not_be_sent_is_tried_again(

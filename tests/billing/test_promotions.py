@@ -133,9 +133,10 @@ def test_a_second_look_finds_nothing_new(account: Account, key: ApiKey) -> None:
 
 def test_posting_usage_to_the_ledger_changes_nothing(account: Account, key: ApiKey) -> None:
     give(account, 5)
+    buy(account, 5 * USD)
     charge(key, 2)
     rollups.roll_up()
-    posting.post_hours(at=AT + DAY)
+    assert posting.post_hours(at=AT + DAY) == 1
     assert left(account) == [("no date", 3)]
 
 
