@@ -1,6 +1,7 @@
 """Money for the operator: everything to read, nothing to edit, and a few things to do, each with its reason."""
 
 from billing.admin import (
+    auto_topups,
     budgets,
     disputes,
     ledger,
@@ -14,6 +15,7 @@ from billing.admin import (
 )
 
 __all__ = [
+    "auto_topups",
     "budgets",
     "disputes",
     "ledger",

@@ -129,6 +129,17 @@ def test_the_page_says_why_it_has_stopped(account: Account) -> None:
     assert "The fee has changed." in sign_in(account).get("/billing/").text
 
 
+def test_operators_read_what_was_agreed_to_and_edit_nothing(account: Account) -> None:
+    auto = agree(account, save(account))
+    operator = Client()
+    operator.force_login(factories.make_user(is_staff=True, is_superuser=True))
+    listed = operator.get("/admin/billing/autotopup/", {"q": account.members.get().email})
+    assert "100.000000000 USD" in listed.text
+    address = f"/admin/billing/autotopup/{auto.pk}/change/"
+    assert "25.000000000 USD" in operator.get(address).text
+    assert operator.post(address, {"is_on": ""}).status_code == 403
+
+
 def test_outsiders_see_and_change_nothing(account: Account) -> None:
     agree(account, save(account))
     assert Client().get(PAGE).status_code == 302
@@ -154,6 +165,8 @@ def test_from_the_sandbox_card_to_the_automatic_purchase(account: Account, card:
     assert balance(account) == (34 if is_good else 14) * USD
     history = client.get(PAGE).text
     bought = TopUp.objects.get(origin="automatic")
+    receipt = client.get(f"/billing/topups/{bought.pk}/").text
+    assert f"auto top-up, agreed to by {account.members.get()}" in receipt
     assert f"/billing/topups/{bought.pk}/" in history
     assert ("The sandbox&#x27;s card was declined." in history) is not is_good
     check_books(idle=True)

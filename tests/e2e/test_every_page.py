@@ -113,6 +113,7 @@ _OPERATOR = [
     "/admin/billing/dispute/",
     "/admin/billing/wallet/{account}/take/",
     "/admin/billing/promotionalcredit/",
+    "/admin/billing/autotopup/",
     "/admin/billing/unmatchedpayment/",
     "/admin/billing/unmatchedpayment/{unmatched}/resolve/",
     "/admin/billing/webhookevent/",
