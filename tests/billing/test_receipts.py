@@ -1,11 +1,12 @@
 """Receipts: numbers without gaps, who bought as it was, a PDF and one e-mail."""
 
 import datetime as dt
+from importlib import import_module
 from io import BytesIO
 
 import pytest
 from django.core import mail
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from pypdf import PdfReader
 from pytest_django import Settings
 
@@ -116,6 +117,31 @@ def test_the_database_refuses_to_change_a_receipt() -> None:
             Receipt.objects.update(**change)
     with pytest.raises(IntegrityError, match="immutable"), transaction.atomic():
         Receipt.objects.all().delete()
+
+
+@pytest.mark.django_db
+def test_what_was_paid_before_there_were_receipts_has_one_in_the_order_of_payment() -> None:
+    account = factories.make_account()
+    third, first, second = (
+        finish(start(account), at=at)
+        for at in (dt.datetime(2027, 1, 1, tzinfo=dt.UTC), AT, AT + dt.timedelta(days=1))
+    )
+    migration = import_module("billing.migrations.0007_after_buying")
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute(migration.THAW_RECEIPTS)
+        cursor.execute("DELETE FROM billing_receipt")
+        cursor.execute("DELETE FROM billing_receiptnumbers")
+        cursor.execute(migration.ISSUE_RECEIPTS)
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute(migration.FREEZE_RECEIPTS)
+        cursor.execute("SET CONSTRAINTS ALL DEFERRED")
+    numbers = [Receipt.objects.get(topup=topup).number for topup in (first, second, third)]
+    assert numbers == ["R-2026-000001", "R-2026-000002", "R-2027-000001"]
+    assert Receipt.objects.filter(mail_due_at=None).count() == 3
+    assert account.name in text_of_pdf(Receipt.objects.earliest("pk"))
+    assert finish(start(account), at=AT).receipt.number == "R-2026-000003"
+    check_books(idle=True)
 
 
 @pytest.mark.django_db
