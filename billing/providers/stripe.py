@@ -62,29 +62,9 @@ class StripeProvider:
     saves_methods: bool = True
 
     def start_checkout(self, *, topup: TopUp, return_url: str, cancel_url: str) -> Checkout:
-        expires_at = topup.created_at + _PAGE_LIFE
-        asked: SessionCreateParams = {
-            "mode": "payment",
-            "line_items": lines_of(topup),
-            # The quote is in USD, and is what is charged.
-            "adaptive_pricing": {"enabled": False},
-            "client_reference_id": topup.provider_reference,
-            "metadata": {REFERENCE: topup.provider_reference},
-            "payment_intent_data": {
-                "description": f"Top-up {topup.pk}",
-                "metadata": {REFERENCE: topup.provider_reference},
-            },
-            "submit_type": "pay",
-            "success_url": return_url,
-            "cancel_url": cancel_url,
-            "expires_at": int(expires_at.timestamp()),
-        }
-        if topup.saves_method:
-            asked["payment_intent_data"]["setup_future_usage"] = "off_session"
+        asked = _purchase(topup, return_url, cancel_url)
+        stranger = _as_stranger(topup, asked)
         key = f"checkout:{topup.provider_reference}"
-        stranger: SessionCreateParams = (
-            {**asked, "customer_email": topup.created_by.email} if topup.created_by else asked
-        )
         if topup.provider_customer:
             try:
                 made = _page({**asked, "customer": topup.provider_customer}, key)
@@ -98,7 +78,7 @@ class StripeProvider:
         if made.url is None:
             msg = "Stripe has closed this payment page. Choose the amount again."
             raise ProviderRefused(msg, code="page_closed")
-        return Checkout(session=made.id, url=made.url, expires_at=expires_at)
+        return Checkout(session=made.id, url=made.url, expires_at=topup.created_at + _PAGE_LIFE)
 
     def look_up(self, *, topup: TopUp) -> PaymentArrived | PaymentFailed | None:
         if topup.checkout_session:
@@ -193,6 +173,39 @@ class StripeProvider:
 
 
 STRIPE = StripeProvider()
+
+
+def _purchase(topup: TopUp, return_url: str, cancel_url: str) -> "SessionCreateParams":
+    """What the page is for, whoever pays; the same each time, since its idempotency key is."""
+    asked: SessionCreateParams = {
+        "mode": "payment",
+        "line_items": lines_of(topup),
+        # The quote is in USD, and is what is charged.
+        "adaptive_pricing": {"enabled": False},
+        "client_reference_id": topup.provider_reference,
+        "metadata": {REFERENCE: topup.provider_reference},
+        "payment_intent_data": {
+            "description": f"Top-up {topup.pk}",
+            "metadata": {REFERENCE: topup.provider_reference},
+        },
+        "submit_type": "pay",
+        "success_url": return_url,
+        "cancel_url": cancel_url,
+        "expires_at": int((topup.created_at + _PAGE_LIFE).timestamp()),
+    }
+    if topup.saves_method:
+        asked["payment_intent_data"]["setup_future_usage"] = "off_session"
+    return asked
+
+
+def _as_stranger(topup: TopUp, asked: "SessionCreateParams") -> "SessionCreateParams":
+    """For somebody whom Stripe does not know yet, and must know from then on if it is to keep a method of theirs."""
+    stranger: SessionCreateParams = {**asked}
+    if topup.saves_method:
+        stranger["customer_creation"] = "always"
+    if topup.created_by is not None:
+        stranger["customer_email"] = topup.created_by.email
+    return stranger
 
 
 def _page(asked: "SessionCreateParams", key: str) -> stripe.checkout.Session:

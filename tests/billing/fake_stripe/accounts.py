@@ -54,6 +54,8 @@ class Accounts:
             raise _invalid("expires_at must be from 30 minutes to 24 hours away", param="expires_at")
         if asked.get("customer"):
             self.known(asked["customer"], "customer")
+            if "customer_email" in asked or "customer_creation" in asked:
+                raise _invalid("You may only specify one of these parameters: customer, customer_email")
         lines = [line["price_data"] for line in asked["line_items"].values()]
         of_intent = asked.get("payment_intent_data", {})
         return self.add(
@@ -72,6 +74,7 @@ class Accounts:
             metadata=asked.get("metadata", {}),
             customer=asked.get("customer"),
             customer_email=asked.get("customer_email"),
+            customer_creation=asked.get("customer_creation", "if_required"),
             payment_intent=None,
             success_url=asked["success_url"],
             cancel_url=asked["cancel_url"],
@@ -170,7 +173,8 @@ class Accounts:
             if number == DECLINED:
                 raise Refusal(402, "card_error", "Your card was declined.", code="card_declined")
             customer = session["customer"]
-            if session["setup_future_usage"] and not customer:
+            # In payment mode none is required, so without `always` the method is attached to nobody.
+            if session["customer_creation"] == "always" and not customer:
                 customer = self.add("cus", "customer", email=session["customer_email"])["id"]
             method = self.add_method(number, customer if session["setup_future_usage"] else None)
             is_slow = number == SLOW_BANK
