@@ -3,8 +3,10 @@
 import datetime as dt
 from copy import copy
 from decimal import Decimal
+from importlib import import_module
 
 import pytest
+from django.db import connection
 
 from accounts.models import AuditEvent
 from billing.models import Budget
@@ -251,3 +253,23 @@ def test_setting_and_removing_are_in_the_history_and_removing_nothing_is_not() -
     ]
     assert Decimal(acts[0].detail["limit_usd"]) == Decimal("0.000000005")
     assert not Budget.objects.exists()
+
+
+def test_the_migration_counts_the_budgets_there_were_as_a_new_one_counts() -> None:
+    desk = Desk(credit="1")
+    for days in (0, 1, 3, 8, 40):
+        ended, running = (desk.request(at=now() - days * DAY) for _ in range(2))
+        desk.admit(ended, running)
+        desk.end(ended, output_tokens=10 + days)
+        if days > 1:
+            rollups.roll_up()
+    made = [make_budget(desk.key, limit_nanousd=1, period=period) for period in Budget.Period.values]
+    Budget.objects.update(spent_nanousd=1, held_nanousd=1, previous_spent_nanousd=1, previous_held_nanousd=1)
+
+    with connection.cursor() as cursor:
+        cursor.execute(import_module("usage.migrations.0006_budgets_of_any_scope").COUNT)
+
+    check_books()
+    counted = [(figures(budget), previous(budget)) for budget in made]
+    assert counted[0][0] == (sum(10 + days for days in (0, 1, 3, 8, 40)) * 2_000, 5 * USUAL)
+    assert counted[1] == ((20_000, USUAL), (22_000, USUAL))
