@@ -36,6 +36,7 @@ _NEWCOMER = [
     "/usage/requests/",
     "/usage/alerts/",
     "/billing/",
+    "/billing/budgets/",
     "/billing/ledger/",
     "/billing/payments/",
     "/billing/buy/",
