@@ -133,7 +133,8 @@ class StripeProvider:
             "payment_method": method.method,
             "confirm": True,
             "off_session": True,
-            "error_on_requires_action": True,
+            # Nobody is there to be sent anywhere; without this Stripe asks for an address to come back to.
+            "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"},
             "description": f"Top-up {topup.pk}",
             "metadata": {REFERENCE: topup.provider_reference, UNATTENDED: "1"},
         }

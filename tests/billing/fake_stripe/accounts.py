@@ -96,6 +96,8 @@ class Accounts:
         method = self.known(asked["payment_method"], "payment_method")
         if method["customer"] != asked["customer"]:
             raise _invalid("The payment method does not belong to the customer", param="payment_method")
+        if asked.get("automatic_payment_methods", {}).get("allow_redirects") != "never":
+            raise _invalid("You must provide a return_url", param="return_url")
         number = method["number"]
         declined = {
             DECLINED_LATER: {"code": "card_declined", "decline_code": "insufficient_funds"},
