@@ -1,6 +1,7 @@
 """JSON without surprises: a body that two parsers could read differently is refused, not guessed at."""
 
 import json
+import re
 from typing import Any
 
 import orjson
@@ -8,6 +9,11 @@ import orjson
 from gateway.errors import invalid_json
 
 _MAX_DEPTH = 64
+# Far more objects and lists than a conversation has. To make a million takes seconds, in which all streams wait.
+_MAX_CONTAINERS = 100_000
+# A string, or what is escaped outside of one, as only nonsense has it: without that, nonsense would take forever.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|\\.', re.DOTALL)
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _SHOWN = 60
 # orjson makes a float of a whole number from here on, which is another number; of one below that bound too.
 _BEYOND, _BELOW = float(2**64), float(-(2**63))
@@ -15,6 +21,8 @@ _BEYOND, _BELOW = float(2**64), float(-(2**63))
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """The body as a JSON object. Raises Refusal for anything that two parsers could read differently."""
+    if len(body) > 2 * _MAX_CONTAINERS and _containers(body) > _MAX_CONTAINERS:
+        raise invalid_json(f"it has more than {_MAX_CONTAINERS:,} objects and lists")
     try:
         # orjson is strict where json is not: NaN, lone surrogates, invalid UTF-8, numbers out of range.
         document = orjson.loads(body)
@@ -25,7 +33,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     strings, is_rounded = _strings(document)
     if _may_have_lost_a_key(body, strings):
         json.loads(body, object_pairs_hook=_refuse_duplicates, parse_int=float)
-    return dict(json.loads(body)) if is_rounded else document
+    return dict(json.loads(body)) if is_rounded and _LONG_NUMBER.search(body) else document
 
 
 def written(document: dict[str, Any]) -> bytes:
@@ -34,6 +42,15 @@ def written(document: dict[str, Any]) -> bytes:
         return orjson.dumps(document)
     except orjson.JSONEncodeError:
         return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _containers(body: bytes) -> int:
+    """How many objects and lists there are at most; brackets in strings do not count where that matters."""
+    most = body.count(b"[") + body.count(b"{")
+    if most > _MAX_CONTAINERS:
+        outside = _STRING.sub(b"", body)
+        most = outside.count(b"[") + outside.count(b"{")
+    return most
 
 
 def _strings(document: dict[str, Any]) -> tuple[list[str], bool]:

@@ -65,7 +65,9 @@ def _characters(value: object) -> int:
     characters = 0
     if isinstance(value, list):
         for item in value:
-            characters += _characters(item)
+            # Of token numbers a list may have millions, and each call would be for nothing.
+            if type(item) is not int:
+                characters += _characters(item)
     elif isinstance(value, dict):
         for key, item in value.items():
             if key not in _PROTOCOL_KEYS:

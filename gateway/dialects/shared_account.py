@@ -21,6 +21,8 @@ UNBOUNDED = "how many tokens it comes to cannot be known beforehand; send the co
 SERVICE_TIER = fields.one_of("auto", "default", "flex", why=OTHER_PRICE)
 NO_STORE = fields.only_false(STORED)
 
+_CONTAINERS = (list, dict)
+
 
 def judge_tools(tools: list[Any], *, is_allowed: Callable[[str], object], at: str, default: str = "") -> None:
     """Raises Refusal for a tool that the upstream would run; `is_allowed` knows those of the client's own side by type.
@@ -51,9 +53,10 @@ def objects_in(value: object, at: str, *, skipped: Collection[str]) -> Iterator[
     """
     if isinstance(value, list):
         for index, item in enumerate(value):
-            yield from objects_in(item, f"{at}[{index}]", skipped=skipped)
+            if type(item) in _CONTAINERS:
+                yield from objects_in(item, f"{at}[{index}]", skipped=skipped)
     elif isinstance(value, dict):
         yield at, value
         for key, item in value.items():
-            if isinstance(item, list | dict) and key not in skipped:
+            if type(item) in _CONTAINERS and key not in skipped:
                 yield from objects_in(item, f"{at}.{key}"[:200], skipped=skipped)

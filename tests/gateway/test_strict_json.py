@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -133,3 +134,25 @@ def test_sixty_four_levels_are_read_and_one_more_is_refused(opening: bytes) -> N
 def test_anything_but_an_object_is_refused(body: bytes) -> None:
     with pytest.raises(Refusal, match="it must be an object"):
         parse_object(body)
+
+
+@pytest.mark.parametrize(
+    "many",
+    [
+        b"[" + b"[]," * 100_000 + b"[]]",
+        b"[" + b"{}," * 100_000 + b"{}]",
+        b"[" + b'{"a":[1]},' * 60_000 + b"1]",
+        b"[" * 150_000 + b'"' + b'\\"' * 1_000_000,
+    ],
+)
+def test_more_objects_and_lists_than_any_conversation_has_are_refused_before_they_are_made(
+    many: bytes,
+) -> None:
+    with pytest.raises(Refusal, match="more than 100,000 objects and lists"):
+        parse_object(b'{"a": ' + many + b"}")
+
+
+def test_brackets_in_a_text_are_text_however_many() -> None:
+    text = 'if (a) { b[0] = "\\\\"; } ' * 60_000
+
+    assert parse_object(orjson.dumps({"a": text})) == {"a": text}
