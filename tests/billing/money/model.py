@@ -1,0 +1,191 @@
+"""What must be left, in plain Python: a purse and its lots, payments and what went back of them. In nano-USD.
+
+Written from docs/money.md and not from the code: nothing of billing is imported here.
+"""
+
+import datetime as dt
+from dataclasses import dataclass, field
+
+CENT = 10**7
+USD = 100 * CENT
+
+
+def to_cents(numerator: int, denominator: int) -> int:
+    """A fraction of nano-USD as a whole number of cents, half up."""
+    return (2 * numerator + denominator * CENT) // (2 * denominator * CENT) * CENT
+
+
+@dataclass
+class Lot:
+    """A grant, and what is left of it."""
+
+    id: int
+    left: int
+    expires_at: dt.datetime | None
+
+    @property
+    def order(self) -> tuple[bool, dt.datetime | None, int]:
+        return (self.expires_at is None, self.expires_at, self.id)
+
+
+@dataclass
+class Purse:
+    """Credit by where it came from, and what running requests hold of it."""
+
+    paid: int = 0
+    lots: list[Lot] = field(default_factory=list)
+    held: int = 0
+
+    @property
+    def balance(self) -> int:
+        return self.paid + sum(lot.left for lot in self.lots)
+
+    @property
+    def available(self) -> int:
+        return self.balance - self.held
+
+    def spend(self, amount: int) -> None:
+        """Lots first, the soonest to expire before the others."""
+        for lot in sorted(self.lots, key=lambda lot: lot.order):
+            taken = min(lot.left, amount)
+            lot.left -= taken
+            amount -= taken
+        self.paid -= amount
+
+    def lose(self, amount: int) -> None:
+        """Taken away otherwise: what was paid for goes first."""
+        from_paid = min(amount, self.paid)
+        self.paid -= from_paid
+        self.spend(amount - from_paid)
+
+    def expire(self, at: dt.datetime) -> int:
+        """What is left of the lots whose date has come, as far as nothing holds it."""
+        expired = 0
+        for lot in sorted(self.lots, key=lambda lot: lot.order):
+            if lot.expires_at is not None and lot.expires_at <= at:
+                taken = min(lot.left, self.available)
+                lot.left -= taken
+                expired += taken
+        return expired
+
+
+@dataclass
+class Back:
+    """Money of a payment that went back, or is frozen: a refund or a dispute."""
+
+    credit: int
+    fee: int
+    loss: int
+    status: str
+    # Of a refund: when it was asked for (None: at the company's own dashboard), and whether the company has said its own
+    # name for it. Of a dispute: when it was decided.
+    asked_at: dt.datetime | None = None
+    is_named: bool = False
+    closed_at: dt.datetime | None = None
+
+    @property
+    def total(self) -> int:
+        return self.credit + self.fee + self.loss
+
+
+@dataclass
+class Payment:
+    """A top-up that was paid, with its refunds by reference and its disputes by name."""
+
+    id: int
+    reference: str
+    credit: int
+    fee: int
+    refunds: dict[str, Back] = field(default_factory=dict)
+    disputes: dict[str, Back] = field(default_factory=dict)
+
+    @property
+    def payment(self) -> str:
+        return f"pay-{self.reference}"
+
+    @property
+    def gone(self) -> list[Back]:
+        refunds = [refund for refund in self.refunds.values() if refund.status != "failed"]
+        return refunds + [dispute for dispute in self.disputes.values() if dispute.status != "won"]
+
+    @property
+    def kept_credit(self) -> int:
+        return max(0, self.credit - sum(back.credit + back.loss for back in self.gone))
+
+    @property
+    def kept_fee(self) -> int:
+        return max(0, self.fee - sum(back.fee for back in self.gone))
+
+    def divide(self, amount: int, *, available: int) -> tuple[int, int, int]:
+        """An amount of it as credit that is there, fee and loss."""
+        fee = min(to_cents(self.fee * amount, self.credit + self.fee), self.kept_fee)
+        credit = min(amount - fee, self.kept_credit)
+        fee = min(amount - credit, self.kept_fee)
+        there = min(credit, available)
+        return there, fee, amount - fee - there
+
+    def fee_of_refund(self, credit: int) -> int:
+        """All refunds together give back the fee's share of what is gone, in whole cents."""
+        gone = self.credit - self.kept_credit + credit
+        due = to_cents(self.fee * gone, self.credit)
+        return max(0, min(self.kept_fee, due - (self.fee - self.kept_fee)))
+
+    def refund_changes(self, reference: str, status: str, purse: Purse) -> None:
+        """The company says what became of a refund. What it has failed stays failed; what it refused may still come."""
+        refund = self.refunds[reference]
+        refused = refund.status == "failed" and not refund.is_named
+        refund.is_named = True
+        if status == refund.status or not refused and (refund.status == "failed" or status == "pending"):
+            return
+        if refused:
+            wanted = refund.credit + refund.loss
+            refund.credit = min(wanted, purse.available)
+            refund.loss = wanted - refund.credit
+            purse.lose(refund.credit)
+        elif status == "failed":
+            purse.paid += refund.credit
+        refund.status = status
+
+    def dispute_changes(
+        self, name: str, status: str, amount: int, decided_at: dt.datetime, purse: Purse
+    ) -> None:
+        """The bank wants an amount back, or has decided; the later decision counts."""
+        dispute = self.disputes.get(name)
+        if dispute is None:
+            dispute = self.disputes[name] = Back(0, 0, 0, "won")
+        elif status == dispute.status:
+            return
+        elif dispute.closed_at is not None and (status == "open" or decided_at < dispute.closed_at):
+            return
+        if status == "won":
+            purse.paid += dispute.credit
+            dispute.credit = dispute.fee = dispute.loss = 0
+        elif dispute.status == "won":
+            dispute.credit, dispute.fee, dispute.loss = self.divide(amount, available=purse.available)
+            purse.lose(dispute.credit)
+        dispute.status = status
+        dispute.closed_at = None if status == "open" else decided_at
+
+
+@dataclass
+class Platform:
+    """What the platform's own ledger accounts hold besides payments."""
+
+    granted: int = 0
+    taken: int = 0
+    expired: int = 0
+    lost_on_usage: int = 0
+
+    def sums(self, payments: list[Payment]) -> dict[str, int]:
+        refunds = [back for payment in payments for back in payment.refunds.values() if back.status != "failed"]
+        disputes = [back for payment in payments for back in payment.disputes.values()]
+        lost = refunds + [dispute for dispute in disputes if dispute.status == "lost"]
+        return {
+            "cash_clearing": sum(back.total for back in lost)
+            - sum(payment.credit + payment.fee for payment in payments),
+            "fee_revenue": sum(payment.fee for payment in payments),
+            "refunds": -sum(back.fee for back in lost),
+            "disputes": sum(dispute.credit for dispute in disputes if dispute.status == "open"),
+            "platform_loss": -sum(back.loss for back in lost) - self.lost_on_usage,
+            "promotions": self.taken + self.expired - self.granted,
+        }
