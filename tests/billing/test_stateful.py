@@ -11,7 +11,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from pytest_django import Settings
 
 from billing.providers import offering
-from tests.billing.money.machine import COMPANY, MoneyMachine
+from tests.billing.money.buying import COMPANY
+from tests.billing.money.machine import MoneyMachine
 from usage import sweeping
 
 EXAMPLES = int(os.environ.get("MONEY_EXAMPLES", "0"))

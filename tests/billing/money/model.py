@@ -77,8 +77,8 @@ class Back:
     fee: int
     loss: int
     status: str
-    # Of a refund: when it was asked for (None: at the company's own dashboard), and whether the company has said its own
-    # name for it. Of a dispute: when it was decided.
+    # Of a refund: when it was asked for (None: at the company's own dashboard), and whether the company has said its
+    # own name for it. Of a dispute: when it was decided.
     asked_at: dt.datetime | None = None
     is_named: bool = False
     closed_at: dt.datetime | None = None
@@ -133,9 +133,10 @@ class Payment:
     def refund_changes(self, reference: str, status: str, purse: Purse) -> None:
         """The company says what became of a refund. What it has failed stays failed; what it refused may still come."""
         refund = self.refunds[reference]
-        refused = refund.status == "failed" and not refund.is_named
+        failed = refund.status == "failed"
+        refused = failed and not refund.is_named
         refund.is_named = True
-        if status == refund.status or not refused and (refund.status == "failed" or status == "pending"):
+        if status == refund.status or (failed and not refused) or (status == "pending" and not refused):
             return
         if refused:
             wanted = refund.credit + refund.loss
@@ -153,9 +154,9 @@ class Payment:
         dispute = self.disputes.get(name)
         if dispute is None:
             dispute = self.disputes[name] = Back(0, 0, 0, "won")
-        elif status == dispute.status:
-            return
-        elif dispute.closed_at is not None and (status == "open" or decided_at < dispute.closed_at):
+        elif status == dispute.status or (
+            dispute.closed_at is not None and (status == "open" or decided_at < dispute.closed_at)
+        ):
             return
         if status == "won":
             purse.paid += dispute.credit
@@ -177,7 +178,9 @@ class Platform:
     lost_on_usage: int = 0
 
     def sums(self, payments: list[Payment]) -> dict[str, int]:
-        refunds = [back for payment in payments for back in payment.refunds.values() if back.status != "failed"]
+        refunds = [
+            back for payment in payments for back in payment.refunds.values() if back.status != "failed"
+        ]
         disputes = [back for payment in payments for back in payment.disputes.values()]
         lost = refunds + [dispute for dispute in disputes if dispute.status == "lost"]
         return {
