@@ -32,7 +32,7 @@ def test_any_sequence_of_acts_leaves_what_a_simple_model_says() -> None:
     run_state_machine_as_test(
         MoneyMachine,
         settings=settings(
-            max_examples=EXAMPLES or 20,
+            max_examples=EXAMPLES or 30,
             stateful_step_count=80 if EXAMPLES else 30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

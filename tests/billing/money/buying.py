@@ -5,7 +5,7 @@ import datetime as dt
 from dataclasses import dataclass
 
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, rule
+from hypothesis.stateful import initialize, precondition, rule
 
 from billing import auto_topping_up, looking_up, topping_up, webhooks
 from billing.models import SavedPaymentMethod, TopUp, WebhookEvent
@@ -84,19 +84,18 @@ class Buying(Requests):
         self.surely(send, kill)
         self.topups.append(TopUp.objects.get(submission=submission))
 
+    @precondition(lambda self: bool(self.topups))
     @rule(which=ANY, repeats=st.integers(1, 3), kill=KILL)
     def pay(self, which: int, repeats: int, kill: int | None) -> None:
         """Its webhook comes once or more often, also after it was canceled or had been paid."""
-        if not self.topups:
-            return
         topup = self.topups[which % len(self.topups)]
         self.tell(self.company.pay(topup), repeats=repeats, kill=kill)
         self._credited(topup)
 
+    @precondition(lambda self: bool(self.topups))
     @rule(which=ANY)
     def pay_and_tell_nobody(self, which: int) -> None:
-        if self.topups:
-            self.company.pay(self.topups[which % len(self.topups)])
+        self.company.pay(self.topups[which % len(self.topups)])
 
     @rule(kill=KILL)
     def look_up(self, kill: int | None) -> None:
@@ -111,10 +110,9 @@ class Buying(Requests):
             if topup.provider_reference in self.company.payments and topup.pk not in self.canceled:
                 self._credited(topup)
 
+    @precondition(lambda self: bool(self.topups))
     @rule(which=ANY, kill=KILL)
     def cancel(self, which: int, kill: int | None) -> None:
-        if not self.topups:
-            return
         topup = self.topups[which % len(self.topups)]
         try:
             self.surely(lambda: topping_up.cancel(topup=topup, actor=None), kill)
@@ -123,11 +121,10 @@ class Buying(Requests):
         else:
             self.canceled.add(topup.pk)
 
+    @precondition(lambda self: bool(self.payments))
     @rule(which=ANY, is_too_little=st.booleans())
     def pay_again(self, which: int, is_too_little: bool) -> None:
         """A second payment beside the first, or one of another amount, waits for the operators."""
-        if not self.payments:
-            return
         paid = self.payments[which % len(self.payments)]
         cents = (paid.credit + paid.fee) // CENT
         second = PaymentArrived(paid.reference, self.name("second"), cents - is_too_little, CURRENCY)
@@ -147,18 +144,19 @@ class Buying(Requests):
         )
         self.auto = Auto(threshold * USD, amount * USD, cap)
 
+    @precondition(lambda self: self.auto is not None)
     @rule()
     def disagree(self) -> None:
         auto_topping_up.switch_off(account=self.account, actor=self.actor)
         if self.auto:
             self.auto.is_on = False
 
+    @precondition(lambda self: self.auto is not None)
     @rule(mood=MOODS)
     def top_up(self, mood: Mood) -> None:
         """One purchase at a time; one that was left open is asked for again under its own name."""
         auto = self.auto
-        if auto is None:
-            return
+        assert auto is not None
         self.at += auto_topping_up.ASKING_LASTS
         is_new = self.pending is None and self._wants(auto)
         was_charged = self.pending is not None and self.pending.provider_reference in self.company.payments
@@ -172,11 +170,11 @@ class Buying(Requests):
         if self.pending is not None:
             self._asked(auto, self.pending, mood, was_charged=was_charged)
 
+    @precondition(lambda self: self.pending and self.pending.provider_reference in self.company.payments)
     @rule(kill=KILL)
     def hear_of_charge(self, kill: int | None) -> None:
         """The webhook is faster than whoever asked."""
-        if self.pending is None or self.pending.provider_reference not in self.company.payments:
-            return
+        assert self.pending is not None
         self.tell(self.company.payments[self.pending.provider_reference], kill=kill)
         self._charged()
 

@@ -4,7 +4,7 @@ import contextlib
 import datetime as dt
 
 from hypothesis import strategies as st
-from hypothesis.stateful import rule
+from hypothesis.stateful import precondition, rule
 
 from billing import adjusting, crediting, expiring, ledger, moving, refunding
 from billing.models import Refund, TopUp
@@ -42,6 +42,7 @@ class MoneyMachine(Buying):
         self.purse.lots.append(Lot(lot.pk, nanousd, expires_at))
         self.platform.granted += nanousd
 
+    @precondition(lambda self: bool(self.purse.lots))
     @rule(kill=KILL)
     def expire(self, kill: int | None) -> None:
         self.surely(lambda: expiring.expire_due(at=self.at), kill)
@@ -71,11 +72,10 @@ class MoneyMachine(Buying):
             self.purse.lose(nanousd)
             self.platform.taken += nanousd
 
+    @precondition(lambda self: bool(self.payments))
     @rule(which=ANY, percent=st.sampled_from([10, 33, 50, 100]), mood=MOODS, kill=KILL)
     def refund(self, which: int, percent: int, mood: Mood, kill: int | None) -> None:
         """As much of what can be given back: the credit goes out first, then the company is asked."""
-        if not self.payments:
-            return
         paid = self.payments[which % len(self.payments)]
         most = max(0, min(paid.kept_credit, self.purse.paid, self.purse.available)) // CENT
         topup, reference = TopUp.objects.get(pk=paid.id), self.name("refund")
@@ -101,6 +101,7 @@ class MoneyMachine(Buying):
         if kill is None:
             self._ask(Refund.objects.get(reference=reference), mood)
 
+    @precondition(lambda self: any(paid.refunds for paid in self.payments))
     @rule(mood=MOODS)
     def ask_for_refunds(self, mood: Mood) -> None:
         """What was left unanswered, by the company or by the dead, is asked for again."""
@@ -117,12 +118,11 @@ class MoneyMachine(Buying):
             self._ask(refund, mood)
         assert not unanswered
 
+    @precondition(lambda self: any(paid.refunds for paid in self.payments))
     @rule(which=ANY, other=ANY, status=STATUSES, repeats=st.integers(1, 2), kill=KILL)
     def hear_of_refund(self, which: int, other: int, status: str, repeats: int, kill: int | None) -> None:
         """In any order, and of one that was refused as well."""
         refunded = [paid for paid in self.payments if paid.refunds]
-        if not refunded:
-            return
         paid = refunded[which % len(refunded)]
         reference = list(paid.refunds)[other % len(paid.refunds)]
         back = paid.refunds[reference]
@@ -138,11 +138,10 @@ class MoneyMachine(Buying):
         self.tell(news, repeats=repeats, kill=kill)
         paid.refund_changes(reference, status, self.purse)
 
+    @precondition(lambda self: bool(self.payments))
     @rule(which=ANY, percent=st.sampled_from([1, 40, 100]), repeats=st.integers(1, 2), kill=KILL)
     def refund_elsewhere(self, which: int, percent: int, repeats: int, kill: int | None) -> None:
         """At the company's own dashboard, which does not ask what is spent."""
-        if not self.payments:
-            return
         paid, reference = self.payments[which % len(self.payments)], self.name("elsewhere")
         cents = max(1, (paid.credit + paid.fee) // CENT * percent // 100)
         news = RefundChanged(f"re-{reference}", "", paid.payment, cents, CURRENCY, "succeeded")
@@ -151,6 +150,7 @@ class MoneyMachine(Buying):
         paid.refunds[reference] = Back(*shares, "succeeded", is_named=True)
         self.purse.lose(shares[0])
 
+    @precondition(lambda self: bool(self.payments))
     @rule(
         which=ANY,
         dispute=st.sampled_from(["dp-1", "dp-1", "dp-2"]),
@@ -163,8 +163,6 @@ class MoneyMachine(Buying):
         self, *, which: int, dispute: str, status: str, hours_ago: int, repeats: int, kill: int | None
     ) -> None:
         """Opened, won and lost in any order; the first is of everything, the second of a part."""
-        if not self.payments:
-            return
         paid = self.payments[which % len(self.payments)]
         cents = (paid.credit + paid.fee) // CENT // (1 if dispute == "dp-1" else 3)
         occurred_at = self.at - dt.timedelta(hours=hours_ago)

@@ -5,7 +5,7 @@ import uuid
 from dataclasses import dataclass
 
 from hypothesis import strategies as st
-from hypothesis.stateful import rule
+from hypothesis.stateful import precondition, rule
 
 from billing.budgets import BudgetState, Scope, day_of
 from billing.models import Budget, GatewayProcess
@@ -103,11 +103,10 @@ class Requests(Acting):
             self.running.append(Request(request, desk.key, worst, is_orphan))
             self.requests.append(self.running[-1])
 
+    @precondition(lambda self: bool(self.running))
     @rule(which=ANY, tokens=st.sampled_from([0, 1, 40, 400, 1500, 4000]), repeats=st.booleans())
     def end(self, which: int, tokens: int, repeats: bool) -> None:
         """At its real cost: nothing, less than it held, or more than there is."""
-        if not self.running:
-            return
         request = self.running.pop(which % len(self.running))
         outcome = UsageRecord.Outcome.COMPLETED if tokens else UsageRecord.Outcome.FAILED
         desk = self.desks[0]
@@ -116,6 +115,7 @@ class Requests(Acting):
         if repeats:
             assert not desk.end(request.admission, outcome=outcome, input_tokens=77, output_tokens=tokens)
 
+    @precondition(lambda self: any(request.is_orphan for request in self.running))
     @rule(kill=KILL)
     def sweep(self, kill: int | None) -> None:
         """Dead processes lose their holds, and their requests cost nothing; a late settlement finds nothing."""
@@ -126,12 +126,14 @@ class Requests(Acting):
             assert not self.desks[0].end(request.admission, output_tokens=5)
         self.running = [request for request in self.running if not request.is_orphan]
 
+    @precondition(lambda self: bool(self.requests))
     @rule(kill=KILL)
     def roll_up(self, kill: int | None) -> None:
         self.surely(rollups.roll_up, kill)
         self.platform.lost_on_usage += self.not_rolled_up
         self.not_rolled_up = 0
 
+    @precondition(lambda self: bool(self.requests))
     @rule(kill=KILL)
     def post(self, kill: int | None) -> None:
         self.surely(lambda: posting.post_hours(at=self.at), kill)
@@ -167,10 +169,9 @@ class Requests(Acting):
         )
         self.limits[scope, period] = limit
 
+    @precondition(lambda self: bool(self.limits))
     @rule(which=ANY, kill=KILL)
     def unlimit(self, which: int, kill: int | None) -> None:
-        if not self.limits:
-            return
         scope, period = list(self.limits)[which % len(self.limits)]
         budget = Budget.objects.get(
             account_id=scope.account_id, environment=scope.environment, key_id=scope.key_id, period=period
