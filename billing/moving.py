@@ -9,14 +9,14 @@ from billing import ledger, promotions, wallets
 from billing.ledger import Leg
 from billing.models import LedgerAccount, LedgerTransaction
 from billing.wallets import WalletState
-from catalog.money import usd_string
+from catalog.money import usd_text
 
 
 class NotAvailable(Exception):
     """The account has less credit available than is to be taken. `available_nanousd` says how much."""
 
     def __init__(self, available_nanousd: int) -> None:
-        super().__init__(f"Only {usd_string(available_nanousd)} USD of credit is available.")
+        super().__init__(f"Only {usd_text(available_nanousd)} of credit is available.")
         self.available_nanousd = available_nanousd
 
 

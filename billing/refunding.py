@@ -20,7 +20,7 @@ from billing.ledger import Leg
 from billing.models import LedgerAccount, LedgerTransaction, Refund, TopUp
 from billing.providers import offering
 from billing.providers.provider import CURRENCY, ProviderAway, ProviderRefused, RefundChanged
-from catalog.money import NANO_PER_CENT, usd_string, whole_cents
+from catalog.money import NANO_PER_CENT, usd_string, usd_text, whole_cents
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def refundable(*, topup: TopUp) -> Refundable:
     most -= most % NANO_PER_CENT
     if most < of_topup:
         because = (
-            f"The account has {usd_string(max(0, standing.paid_available_nanousd))} USD of credit that was paid for,"
+            f"The account has {usd_text(max(0, standing.paid_available_nanousd))} of credit that was paid for,"
             " is not spent, and is not held by running requests. Whole cents of it can be given back."
         )
     elif most < topup.credit_nanousd:
@@ -104,7 +104,7 @@ def start(
             raise AlreadyAsked(reference)
         possible = refundable(topup=topup)
         if not 0 < credit_nanousd <= possible.credit_nanousd or credit_nanousd % NANO_PER_CENT:
-            msg = f"{usd_string(possible.credit_nanousd)} USD can be given back. {possible.because}"
+            msg = f"{usd_text(possible.credit_nanousd)} can be given back. {possible.because}"
             raise NotRefundable(msg)
         refund = Refund.objects.create(
             account_id=topup.account_id,

@@ -28,6 +28,15 @@ def usd_string(amount_nanousd: int) -> str:
     return f"{usd_from_nano(amount_nanousd):f}"
 
 
+def usd_text(amount_nanousd: int) -> str:
+    """An amount to read: whole cents as $12.34; a smaller one with as many decimals as it needs, $0.0000125."""
+    sign, amount = ("-", -amount_nanousd) if amount_nanousd < 0 else ("", amount_nanousd)
+    if amount % NANO_PER_CENT == 0:
+        return f"{sign}${usd_from_nano(amount):,.2f}"
+    whole, _point, decimals = f"{usd_from_nano(amount):,.9f}".partition(".")
+    return f"{sign}${whole}.{decimals.rstrip('0'):0<2}"
+
+
 def whole_cents(amount_nanousd: Decimal) -> NanoUSD:
     """Round to a whole cent, half up: what a card can be charged."""
     return NanoUSD(int((amount_nanousd / NANO_PER_CENT).quantize(Decimal(1), ROUND_HALF_UP)) * NANO_PER_CENT)

@@ -2,11 +2,9 @@
 
 from typing import Any
 
-from catalog.money import usd_string
+from catalog.money import usd_text as usd
 
-
-def usd(amount_nanousd: int) -> str:
-    return f"{usd_string(amount_nanousd)} USD"
+__all__ = ["ReadOnly", "usd"]
 
 
 class ReadOnly:

@@ -8,7 +8,7 @@ from django.forms import BoundField, CheckboxInput, CheckboxSelectMultiple, Radi
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
-from catalog.money import NANO_PER_CENT, usd_from_nano
+from catalog.money import usd_text
 from config.icons import PATHS
 
 register = template.Library()
@@ -17,13 +17,7 @@ register = template.Library()
 @register.filter
 def usd(amount_nanousd: int | None) -> str:
     """An amount to read: whole cents as $12.34; a smaller one with as many decimals as it needs, $0.0000125."""
-    if amount_nanousd is None:
-        return "-"
-    sign, amount = ("-", -amount_nanousd) if amount_nanousd < 0 else ("", amount_nanousd)
-    if amount % NANO_PER_CENT == 0:
-        return f"{sign}${usd_from_nano(amount):,.2f}"
-    whole, _point, decimals = f"{usd_from_nano(amount):,.9f}".partition(".")
-    return f"{sign}${whole}.{decimals.rstrip('0'):0<2}"
+    return "-" if amount_nanousd is None else usd_text(amount_nanousd)
 
 
 @register.filter

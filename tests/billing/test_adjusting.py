@@ -79,7 +79,7 @@ def test_credit_is_taken_with_a_reason_that_the_account_reads() -> None:
 def test_no_more_is_taken_than_is_available() -> None:
     account = factories.make_account(credit="10")
     Wallet.objects.update(held_nanousd=7 * USD)
-    with pytest.raises(moving.NotAvailable, match=r"3\.000000000 USD"):
+    with pytest.raises(moving.NotAvailable, match=r"\$3\.00"):
         adjusting.take(
             account=account,
             amount_nanousd=4 * USD,
@@ -119,9 +119,9 @@ def test_takers_at_once_never_take_more_than_there_is() -> None:
 def test_an_operator_takes_credit_after_being_asked_once(operator: Client) -> None:
     account = factories.make_account(credit="10")
     address = reverse("admin:billing_wallet_take", args=[account.pk])
-    assert "10.000000000 USD available" in operator.get(address).text
+    assert "$10.00 available" in operator.get(address).text
     asked = operator.post(address, {"amount": "4", "reason": "granted twice", "token": TOKEN}).text
-    assert "4.000000000 USD is taken from" in asked
+    assert "$4.00 is taken from" in asked
     assert Wallet.objects.get().balance_nanousd == 10 * USD
     confirmed = {"amount": "4", "reason": "granted twice", "token": TOKEN, "confirmed": "yes"}
     assert "taken from" in operator.post(address, confirmed, follow=True).text
@@ -151,16 +151,16 @@ def test_an_operator_refunds_a_top_up_from_its_page(operator: Client) -> None:
     address = reverse("admin:billing_topup_refund", args=[topup.pk])
     assert address in page
     shown = operator.get(address).text
-    assert "At most 15.000000000 USD of it can be given back." in shown
+    assert "At most $15.00 of it can be given back." in shown
     assert "not spent" in shown
     assert 'value="15.00"' in shown
     assert "At most $15.00" in send(operator, address, {"credit": "16", "reason": "unused"})
     assert "This field is required" in send(operator, address, {"credit": "15", "reason": ""})
     assert not Refund.objects.exists()
     asked = operator.post(address, {"credit": "15", "reason": "unused", "token": TOKEN}).text
-    assert "18.750000000 USD goes back" in asked
+    assert "$18.75 goes back" in asked
     confirmed = {"credit": "15", "reason": "unused", "token": TOKEN, "confirmed": "yes"}
-    assert "18.750000000 USD was given back" in operator.post(address, confirmed, follow=True).text
+    assert "$18.75 was given back" in operator.post(address, confirmed, follow=True).text
     assert "sent twice" in operator.post(address, confirmed, follow=True).text
     assert balance(topup) == 0
     refund = Refund.objects.get()
@@ -205,7 +205,7 @@ def test_what_happens_between_question_and_answer_is_seen(
     monkeypatch.setattr(asking, "is_confirmed", confirmed)
     address = reverse("admin:billing_topup_refund", args=[topup.pk])
     said = send(operator, address, {"credit": "8", "reason": "unused"})
-    assert ("5.000000000 USD can be given back" if meanwhile == "spent" else "sent twice") in said
+    assert ("$5.00 can be given back" if meanwhile == "spent" else "sent twice") in said
     assert Refund.objects.count() == (0 if meanwhile == "spent" else 1)
     check_books(idle=True)
 
@@ -241,7 +241,7 @@ def test_open_disputes_come_first_with_what_is_frozen(operator: Client) -> None:
     hear(closed, "lost", dispute="dp_closed")
     page = operator.get(reverse("admin:billing_dispute_changelist")).text
     assert page.index(str(opened.account)) < page.index(str(closed.account))
-    assert "30.000000000 USD" in page
+    assert "$30.00" in page
     assert "March 9, 2026" in page
     for dispute in Dispute.objects.all():
         shown = operator.get(reverse("admin:billing_dispute_change", args=[dispute.pk]))
@@ -254,7 +254,7 @@ def test_refunds_are_read_and_not_edited(operator: Client) -> None:
     send(
         operator, reverse("admin:billing_topup_refund", args=[topup.pk]), {"credit": "8", "reason": "unused"}
     )
-    assert "10.000000000 USD" in operator.get(reverse("admin:billing_refund_changelist")).text
+    assert "$10.00" in operator.get(reverse("admin:billing_refund_changelist")).text
     address = reverse("admin:billing_refund_change", args=[Refund.objects.get().pk])
     assert 'name="_save"' not in operator.get(address).text
     assert operator.post(address, {}).status_code == 403

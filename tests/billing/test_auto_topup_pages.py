@@ -134,9 +134,9 @@ def test_operators_read_what_was_agreed_to_and_edit_nothing(account: Account) ->
     operator = Client()
     operator.force_login(factories.make_user(is_staff=True, is_superuser=True))
     listed = operator.get("/admin/billing/autotopup/", {"q": account.members.get().email})
-    assert "100.000000000 USD" in listed.text
+    assert "$100.00" in listed.text
     address = f"/admin/billing/autotopup/{auto.pk}/change/"
-    assert "25.000000000 USD" in operator.get(address).text
+    assert "$25.00" in operator.get(address).text
     assert operator.post(address, {"is_on": ""}).status_code == 403
 
 

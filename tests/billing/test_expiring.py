@@ -216,8 +216,8 @@ def test_an_operator_reads_what_is_left_of_a_lot(account: Account, operator: Cli
     charge(factories.make_key(account).key, USD)
     lot = PromotionalCredit.objects.get()
     page = operator.get(f"/admin/billing/promotionalcredit/{lot.pk}/change/").text
-    assert "5.000000000 USD" in page
-    assert "4.000000000 USD" in page
+    assert "$5.00" in page
+    assert "$4.00" in page
     assert operator.get("/admin/billing/promotionalcredit/").status_code == 200
 
 

@@ -51,15 +51,15 @@ def test_money_is_found_by_the_e_mail_of_a_member(operator: Client) -> None:
         address = reverse(f"admin:billing_{model}_changelist")
         assert operator.get(address, {"q": account.members.get().email}).status_code == 200
     wallets = operator.get(reverse("admin:billing_wallet_changelist"), {"q": account.members.get().email})
-    assert "12.000000000 USD" in wallets.text
-    assert "34.000000000 USD" not in wallets.text
+    assert "$12.00" in wallets.text
+    assert "$34.00" not in wallets.text
 
 
 def test_a_ledger_transaction_shows_its_postings(operator: Client) -> None:
     make_topup(factories.make_account())
     posted = LedgerTransaction.objects.get()
     page = operator.get(reverse("admin:billing_ledgertransaction_change", args=[posted.pk])).text
-    for amount in ("-25.000000000 USD", "20.000000000 USD", "5.000000000 USD"):
+    for amount in ("-$25.00", "$20.00", "$5.00"):
         assert amount in page
 
 
@@ -70,7 +70,7 @@ def test_credit_is_granted_with_a_reason(operator: Client) -> None:
     response = operator.post(
         address, {"amount": "12.50", "reason": "an apology", "token": TOKEN}, follow=True
     )
-    assert "12.500000000 USD granted" in response.text
+    assert "$12.50 granted" in response.text
     assert Wallet.objects.get(account=account).balance_nanousd == 12_500_000_000
     assert LedgerTransaction.objects.get().description == "an apology"
     event = AuditEvent.objects.get(action="credit.granted")
