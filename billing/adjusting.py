@@ -6,7 +6,7 @@ from django.db import transaction
 
 from accounts import auditing
 from accounts.models import Account, User
-from billing import moving
+from billing import moving, promotions
 from billing.ledger import Leg
 from billing.models import LedgerAccount, LedgerTransaction
 from catalog.money import usd_string
@@ -17,13 +17,16 @@ def take(
 ) -> LedgerTransaction:
     """Take credit out of the account's wallet; only what is available, never what running requests hold.
 
-    Nobody is paid anything: for that there are refunds. Raises ValueError for an amount that is not positive,
-    moving.NotAvailable, and AlreadyPosted for a reference that was used before.
+    Granted credit goes before paid credit. Nobody is paid anything: for that there are refunds. Raises ValueError for
+    an amount that is not positive, moving.NotAvailable, and AlreadyPosted for a reference that was used before.
     """
     if amount_nanousd <= 0:
         msg = f"what is taken must be positive, not {amount_nanousd} nano-USD"
         raise ValueError(msg)
     with transaction.atomic():
+        moving.lock(account_id=account.pk)
+        promotions.attribute(account_id=account.pk, at=at)
+        promotions.take_back(account_id=account.pk, amount_nanousd=amount_nanousd, at=at)
         posted = moving.move(
             account_id=account.pk,
             amount_nanousd=-amount_nanousd,

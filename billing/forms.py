@@ -29,6 +29,9 @@ else:  # Django's class takes no type argument at run time.
 # Thousands separators only where they can be nothing else: "20,50" is refused, not read as 2050.
 _GROUPED = re.compile(r"\d{1,3}(,\d{3})+(\.\d*)?")
 _WHOLE = 100  # percent
+# A bigint holds 9 billion USD in nano-USD, and a wallet is a sum of amounts.
+_MOST_USD = 100_000_000
+_TOO_MUCH = f"Give at most ${_MOST_USD:,}."
 
 
 _FILLED_IN_BY_BROWSERS = {
@@ -51,8 +54,13 @@ class USDField(forms.DecimalField):
             "required": "Give an amount in USD.",
             "invalid": "Give an amount in USD, like 20 or 12.50.",
             "max_decimal_places": "Choose an amount in whole cents.",
+            "max_digits": _TOO_MUCH,
+            "max_whole_digits": _TOO_MUCH,
+            "max_value": _TOO_MUCH,
         }
-        super().__init__(max_digits=14, decimal_places=2, error_messages=messages, **kwargs)
+        super().__init__(
+            max_value=_MOST_USD, max_digits=14, decimal_places=2, error_messages=messages, **kwargs
+        )
 
     def to_python(self, value: Any) -> Decimal | None:  # type: ignore[override]  # the stubs have IntegerField's
         text = str(value or "").strip().removeprefix("$").strip()

@@ -2,8 +2,9 @@
 
 The teller knows the balance alone. What was ever charged is the sum of the postings to the customer's credits that are
 not usage, less the balance. What has been charged since the last look is taken from the lots, the soonest to expire
-first, then those without a date, then from paid credit. What is taken away otherwise (a refund, a dispute) takes paid
-credit first: lots lose only what the balance cannot carry any more.
+first, then those without a date, then from paid credit. What the operator takes back comes out of the lots first, the
+last granted first, for it undoes a grant. What goes away otherwise (a refund, a dispute) takes paid credit first: lots
+lose only what the balance cannot carry any more.
 """
 
 import datetime as dt
@@ -118,6 +119,21 @@ def attribute(*, account_id: int, at: dt.datetime) -> Standing:
         attributed_nanousd=now.charged_nanousd
     )
     return now
+
+
+def take_back(*, account_id: int, amount_nanousd: int, at: dt.datetime) -> None:
+    """Let the lots lose what the operator takes, the last granted first; what they do not carry is paid credit.
+
+    Under the wallet's lock, in the transaction that takes it, after `attribute`.
+    """
+    for lot in PromotionalCredit.objects.filter(account_id=account_id, closed_at=None).order_by("-id"):
+        taken = min(lot.remaining_nanousd, amount_nanousd)
+        if not taken:
+            break
+        amount_nanousd -= taken
+        lot.remaining_nanousd -= taken
+        lot.closed_at = None if lot.remaining_nanousd else at
+        lot.save(update_fields=["remaining_nanousd", "closed_at"])
 
 
 def paid_available_nanousd(*, account_id: int, at: dt.datetime) -> int:

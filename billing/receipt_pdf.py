@@ -7,6 +7,7 @@ from pathlib import Path
 from django.conf import settings
 from fpdf import FPDF
 from fpdf.enums import XPos, YPos
+from fpdf.fonts import TTFFont
 
 from billing.models import Receipt, Refund
 from billing.providers.sandbox import SANDBOX
@@ -16,6 +17,7 @@ _FONTS = Path("node_modules/dejavu-fonts-ttf/ttf")
 _MARGIN_MM = 20
 _LINE_MM = 5.5
 _AMOUNT_MM = 40
+_BOX = "\u25a1"
 
 
 def render(*, receipt: Receipt, refunds: Sequence[Refund]) -> bytes:
@@ -86,7 +88,9 @@ def _parties(pdf: FPDF, receipt: Receipt) -> None:
         pdf.multi_cell(width - 5, _LINE_MM, title, align="L", new_x=XPos.LEFT, new_y=YPos.NEXT)
         pdf.set_font("body", size=10)
         for line in [party["name"], *party["address"], *tax_id]:
-            pdf.multi_cell(width - 5, _LINE_MM, line, align="L", new_x=XPos.LEFT, new_y=YPos.NEXT)
+            pdf.multi_cell(
+                width - 5, _LINE_MM, _printable(pdf, line), align="L", new_x=XPos.LEFT, new_y=YPos.NEXT
+            )
         lowest = max(lowest, pdf.get_y())
     pdf.set_xy(_MARGIN_MM, lowest)
     pdf.ln(2 * _LINE_MM)
@@ -95,7 +99,7 @@ def _parties(pdf: FPDF, receipt: Receipt) -> None:
 def _amounts(pdf: FPDF, receipt: Receipt, refunds: Sequence[Refund]) -> None:
     _row(pdf, "What", "USD", is_bold=True)
     _row(pdf, "Prepaid credit for API usage", _usd(receipt.credit_nanousd))
-    _row(pdf, "Fee", _usd(receipt.fee_nanousd))
+    _row(pdf, f"Fee ({receipt.topup.fee_percent} %)", _usd(receipt.fee_nanousd))
     _row(pdf, "Total", _usd(receipt.total_nanousd), is_bold=True)
     given_back = 0
     for refund in refunds:
@@ -109,6 +113,14 @@ def _amounts(pdf: FPDF, receipt: Receipt, refunds: Sequence[Refund]) -> None:
 def _payment(pdf: FPDF, receipt: Receipt) -> None:
     _line(pdf, f"Paid on {_date(receipt.issued_at)} through {receipt.provider_name}.")
     _line(pdf, f"Payment reference: {receipt.payment}")
+    parties = [receipt.seller, receipt.buyer]
+    names = "".join(line for party in parties for line in [party["name"], *party["address"], party["tax_id"]])
+    if _BOX in _printable(pdf, names):
+        pdf.ln(_LINE_MM)
+        _line(
+            pdf,
+            f"{_BOX} is a letter that this installation has no font for; the page of this receipt has it.",
+        )
 
 
 def _row(pdf: FPDF, text: str, amount: str, *, is_bold: bool = False) -> None:
@@ -120,6 +132,12 @@ def _row(pdf: FPDF, text: str, amount: str, *, is_bold: bool = False) -> None:
 
 def _line(pdf: FPDF, text: str, *, height: float = _LINE_MM) -> None:
     pdf.multi_cell(0, height, text, align="L", new_x=XPos.LMARGIN, new_y=YPos.NEXT)
+
+
+def _printable(pdf: FPDF, text: str) -> str:
+    """The text with a box for each letter that no font has; without it, the letter would vanish unseen."""
+    known = set[int]().union(*(font.cmap for font in pdf.fonts.values() if isinstance(font, TTFFont)))
+    return "".join(letter if ord(letter) in known else _BOX for letter in text)
 
 
 def _date(at: dt.datetime) -> str:

@@ -14,7 +14,7 @@ from django.utils import timezone
 from accounts.models import Plan
 from billing import budgets
 from billing.budgets import BudgetState
-from billing.models import Budget, LedgerAccount, Posting, Wallet
+from billing.models import Budget, LedgerAccount, LedgerTransaction, Posting, Wallet
 from catalog.models import AUTO, Model
 from catalog.money import usd_string
 from catalog.serving import Servable
@@ -257,7 +257,10 @@ def _budget(budget: BudgetState, today: dt.date) -> dict[str, Any]:
 
 
 def credit_facts(*, account_id: int) -> dict[str, Any]:
-    """What `GET /v1/credits` says: everything ever credited and used, and what there is now. Exact USD strings."""
+    """What `GET /v1/credits` says: everything ever credited and used, and what there is now. Exact USD strings.
+
+    What was given back, taken or has expired is no credit any more, and no usage either.
+    """
     wallet = Wallet.objects.filter(account_id=account_id).first() or Wallet(account_id=account_id)
     credited = _credited(account_id)
     return {
@@ -270,12 +273,15 @@ def credit_facts(*, account_id: int) -> dict[str, Any]:
 
 
 def _credited(account_id: int) -> int:
-    """Everything that was ever credited to the account."""
-    total: int | None = Posting.objects.filter(
-        ledger_account__kind=LedgerAccount.Kind.CUSTOMER_CREDITS,
-        ledger_account__account_id=account_id,
-        amount_nanousd__gt=0,
-    ).aggregate(total=Sum("amount_nanousd"))["total"]
+    """Everything that moved the account's credit other than usage."""
+    total: int | None = (
+        Posting.objects.filter(
+            ledger_account__kind=LedgerAccount.Kind.CUSTOMER_CREDITS,
+            ledger_account__account_id=account_id,
+        )
+        .exclude(transaction__kind=LedgerTransaction.Kind.USAGE)
+        .aggregate(total=Sum("amount_nanousd"))["total"]
+    )
     return total or 0
 
 

@@ -92,3 +92,8 @@ class TopUp(models.Model):
 
     def __str__(self) -> str:
         return f"top-up {self.pk}"
+
+    @property
+    def fee_percent(self) -> str:
+        """The fee's rate as people read it: 25, or 12.5."""
+        return f"{(self.fee_rate * 100).normalize():f}"

@@ -10,7 +10,7 @@ from django.test import Client
 from django.urls import reverse
 
 from accounts.models import AuditEvent
-from billing import adjusting, ledger, moving, statement
+from billing import adjusting, crediting, ledger, moving, promotions, statement
 from billing.admin import asking
 from billing.models import Dispute, Refund, Wallet
 from billing.providers.provider import ProviderAway, ProviderRefused
@@ -72,6 +72,30 @@ def test_credit_is_taken_with_a_reason_that_the_account_reads() -> None:
         adjusting.take(
             account=account, amount_nanousd=USD, reason="again", actor=actor, at=AT, reference="adjust:1"
         )
+    check_books(idle=True)
+
+
+@pytest.mark.django_db
+def test_a_grant_that_is_taken_back_leaves_what_was_paid_for() -> None:
+    account, actor = bought().account, factories.make_user()
+    for number, expires_at in enumerate((AT + dt.timedelta(days=1), None)):
+        crediting.grant(
+            account=account,
+            amount_nanousd=7 * USD,
+            reason="for a test",
+            actor=actor,
+            at=AT,
+            reference=f"grant:{number}",
+            expires_at=expires_at,
+        )
+    adjusting.take(
+        account=account, amount_nanousd=9 * USD, reason="a mistake", actor=actor, at=AT, reference="adjust:1"
+    )
+    standing = promotions.standing(account_id=account.pk)
+    assert standing.paid_nanousd == Wallet.objects.get().balance_nanousd - 5 * USD
+    assert [(lot.left_nanousd, lot.expires_at) for lot in standing.unspent_lots] == [
+        (5 * USD, AT + dt.timedelta(days=1))
+    ]
     check_books(idle=True)
 
 

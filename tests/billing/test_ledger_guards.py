@@ -43,7 +43,7 @@ def run(statement: str) -> None:
         cursor.execute(statement)
 
 
-@pytest.mark.parametrize("table", [*_LEDGER, *_USAGE])
+@pytest.mark.parametrize("table", [*_LEDGER, *_USAGE, "billing_receipt"])
 def test_a_table_of_money_cannot_be_emptied(table: str) -> None:
     with pytest.raises(IntegrityError, match="is immutable: TRUNCATE refused"):
         run(f"TRUNCATE {table} CASCADE")

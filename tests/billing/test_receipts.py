@@ -185,7 +185,7 @@ def test_the_pdf_says_what_an_accountant_asks(settings: Settings) -> None:
         "GB2",
     ):
         assert said in text
-    for amount in ("20.00", "5.00", "25.00"):
+    for amount in ("20.00", "Fee (25 %)", "5.00", "25.00"):
         assert amount in text
     assert f"Payment reference: {topup.provider_reference}" in text
     assert "no money was taken" in text
@@ -199,6 +199,15 @@ def test_the_pdf_writes_names_of_many_languages(name: str) -> None:
     account = factories.make_account()
     describe(account, company_name=name)
     assert name in text_of_pdf(finish(start(account)).receipt)
+
+
+@pytest.mark.django_db
+def test_a_letter_that_no_font_has_leaves_a_box_and_a_word_about_it() -> None:
+    account = factories.make_account()
+    describe(account, company_name="Müller 株式会社")
+    said = text_of_pdf(finish(start(account)).receipt)
+    assert "Müller □□□□" in said
+    assert "□ is a letter that this installation has no font for" in said
 
 
 @pytest.mark.django_db

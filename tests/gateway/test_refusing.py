@@ -8,11 +8,12 @@ import pytest
 
 from accounts import plans
 from accounts.models import Plan
+from billing import adjusting
 from billing.models import Budget, Wallet
 from catalog.models import Model
 from keys import revoking, rotating
 from keys.secrets import generate
-from tests.factories import make_account, make_budget, make_key, make_model, now
+from tests.factories import make_account, make_budget, make_key, make_model, make_user, now
 from tests.gateway.conftest import INVALID, PERMISSION, QUOTA, Stage, chat, refused
 from usage.models import UsageRecord
 
@@ -308,6 +309,20 @@ def test_credits_add_up(stage: Stage) -> None:
     assert facts["total_usage"] == "0.000265000"
     assert facts["balance"] == facts["available"] == "9.999735000"
     assert Wallet.objects.get(account=account).balance_nanousd == 9_999_735_000
+    adjusting.take(
+        account=account,
+        amount_nanousd=10**9,
+        reason="a mistake",
+        actor=make_user(),
+        at=now(),
+        reference="adjust:1",
+    )
+
+    facts = stage.get("credits", issued.secret).json()["data"]
+
+    assert facts["total_credits"] == "9.000000000"
+    assert facts["total_usage"] == "0.000265000"
+    assert facts["balance"] == "8.999735000"
 
 
 def test_a_refusal_is_in_the_request_log_and_costs_nothing(stage: Stage) -> None:

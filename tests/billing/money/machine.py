@@ -69,7 +69,7 @@ class MoneyMachine(Buying):
             assert not is_there
         else:
             assert is_there
-            self.purse.lose(nanousd)
+            self.purse.give_back(nanousd)
             self.platform.taken += nanousd
 
     @precondition(lambda self: bool(self.payments))

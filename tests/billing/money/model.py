@@ -58,6 +58,14 @@ class Purse:
         self.paid -= from_paid
         self.spend(amount - from_paid)
 
+    def give_back(self, amount: int) -> None:
+        """Taken by the operator: the last grant goes first, then what was paid for."""
+        for lot in sorted(self.lots, key=lambda lot: -lot.id):
+            taken = min(lot.left, amount)
+            lot.left -= taken
+            amount -= taken
+        self.paid -= amount
+
     def expire(self, at: dt.datetime) -> int:
         """What is left of the lots whose date has come, as far as nothing holds it."""
         expired = 0
