@@ -95,7 +95,7 @@ def test_an_accounts_money_is_on_one_page(operator: Client) -> None:
         "Balance": "$107.00",
         "Of it paid for": "$100.00",
         "Of it promotional": "$7.00",
-        "Payments on their way": "$40.00",
+        "Waiting for payment": "$40.00",
         f"Used in {month}": "$3.00",
         "Used, not in the ledger yet": figures["Used, not in the ledger yet"],
     }

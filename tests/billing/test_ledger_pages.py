@@ -173,7 +173,7 @@ def test_nobody_else_reads_it(account: Account) -> None:
 
 def test_the_home_page_shows_payments_on_their_way() -> None:
     account = factories.make_account()
-    assert "No payment is on its way" in text_of(sign_in(account), "/billing/")
+    assert "No top-up waits for its payment" in text_of(sign_in(account), "/billing/")
     make_topup(account, usd=40, is_paid=False)
     make_topup(account, usd=2 * 10, is_paid=False)
     page = text_of(sign_in(account), "/billing/")
