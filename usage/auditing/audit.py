@@ -55,12 +55,16 @@ _BY_ACCOUNT = """
             JOIN billing_posting p ON p.transaction_id = t.id
             JOIN billing_ledgeraccount l ON l.id = p.ledger_account_id
             WHERE t.account_id = a.id AND t.kind = 'loss' AND l.kind = 'platform_loss'), 0) AS losses_posted,
-        coalesce((SELECT sum(r.loss_nanousd) FROM usage_usagerecord r
-            WHERE r.account_id = a.id AND r.is_rolled_up AND r.loss_nanousd > 0), 0) AS losses,
+        coalesce(lost.losses, 0) AS losses,
         coalesce(w.attributed_nanousd, 0) AS attributed,
         coalesce((SELECT sum(c.remaining_nanousd) FROM billing_promotionalcredit c
             WHERE c.account_id = a.id AND c.closed_at IS NULL), 0) AS lots
     FROM accounts_account a LEFT JOIN billing_wallet w ON w.account_id = a.id
+    LEFT JOIN (
+        -- Once through the records, and not once for each account: no index says which of them have a loss.
+        SELECT r.account_id, sum(r.loss_nanousd) AS losses FROM usage_usagerecord r
+        WHERE r.is_rolled_up AND r.loss_nanousd > 0 GROUP BY r.account_id
+    ) AS lost ON lost.account_id = a.id
 """
 # Charged of every account and key, wherever it stands.
 _CHARGED = """
