@@ -43,6 +43,9 @@ def move(
         wallet = lock(account_id=account_id)
         promotions.attribute(account_id=account_id, at=at)
         if -amount_nanousd > wallet.available_nanousd:
+            # What is missing may be what this very act has taken before.
+            if LedgerTransaction.objects.filter(reference=reference).exists():
+                raise ledger.AlreadyPosted(reference)
             raise NotAvailable(wallet.available_nanousd)
         wallet.credit(amount_nanousd)
         wallets.write(wallets.borrowed_connection(), [wallet])

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import re
+from typing import Any
 
 import pytest
 from django.forms import Form
@@ -50,6 +51,24 @@ def send(client: Client, address: str, fields: dict[str, str]) -> str:
     if 'name="confirmed"' not in asked:
         return asked
     return client.post(address, {**form, "confirmed": "yes"}, follow=True).text
+
+
+@pytest.mark.django_db
+def test_taking_all_there_is_twice_is_told_from_taking_more_than_there_is() -> None:
+    account, actor = factories.make_account(credit="10"), factories.make_user()
+    act: dict[str, Any] = {
+        "account": account,
+        "amount_nanousd": 10 * USD,
+        "reason": "all",
+        "actor": actor,
+        "at": AT,
+    }
+    adjusting.take(**act, reference="adjust:1")
+    with pytest.raises(ledger.AlreadyPosted):
+        adjusting.take(**act, reference="adjust:1")
+    with pytest.raises(moving.NotAvailable):
+        adjusting.take(**act, reference="adjust:2")
+    check_books(idle=True)
 
 
 @pytest.mark.django_db

@@ -33,7 +33,7 @@ def test_any_sequence_of_acts_leaves_what_a_simple_model_says() -> None:
         MoneyMachine,
         settings=settings(
             max_examples=EXAMPLES or 30,
-            stateful_step_count=80 if EXAMPLES else 30,
+            stateful_step_count=80 if EXAMPLES else 40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),

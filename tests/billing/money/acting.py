@@ -22,7 +22,7 @@ ANY = st.integers(0, 9)
 # The statement at which the process dies; mostly it lives.
 KILL = st.none() | st.none() | st.integers(1, 30)
 # The whole audit takes as long as several acts.
-AUDIT_EVERY = 6
+AUDIT_EVERY = 10
 
 
 class _Never(Exception):

@@ -5,7 +5,7 @@ import datetime as dt
 from dataclasses import dataclass
 
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, precondition, rule
+from hypothesis.stateful import precondition, rule
 
 from billing import auto_topping_up, looking_up, topping_up, webhooks
 from billing.models import SavedPaymentMethod, TopUp, WebhookEvent
@@ -57,12 +57,6 @@ class Buying(Requests):
         self.pending: TopUp | None = None
         # When automatic purchases began that were not in vain, and what each charged.
         self.bought: list[tuple[dt.datetime, int]] = []
-
-    @initialize(cents=st.integers(500, 5_000))
-    def begin(self, cents: int) -> None:
-        """Most of what can happen needs a payment."""
-        self.start(cents=cents, kill=None)
-        self.pay(which=0, repeats=1, kill=None)
 
     @rule(cents=st.integers(500, 5_000), kill=KILL)
     def start(self, cents: int, kill: int | None) -> None:

@@ -81,15 +81,16 @@ class Requests(Acting):
         GatewayProcess.objects.create(id=ALIVE, heartbeat_at=now + dt.timedelta(days=1))
         GatewayProcess.objects.create(id=DEAD, heartbeat_at=now - dt.timedelta(minutes=10))
 
-    @rule(which=st.integers(0, 1), tokens=st.integers(1, 1500), is_orphan=st.booleans())
-    def admit(self, which: int, tokens: int, is_orphan: bool) -> None:
-        """Exactly when the purse and every budget have room for the worst."""
+    @rule(which=st.integers(0, 1), percent=st.sampled_from([100, 1, 30, 90, 110]), is_orphan=st.booleans())
+    def admit(self, which: int, percent: int, is_orphan: bool) -> None:
+        """So much of what is available: exactly when the purse and every budget have room for the worst."""
+        tokens = max(1, (self.purse.available * percent // 100 - cost_of(100, 1)) // cost_of(0, 1))
         desk = self.desks[which]
         request = desk.request(
             at=self.at,
             price=PRICE,
             output_limit=tokens,
-            max_output_tokens=2_000,
+            max_output_tokens=10**6,
             process_id=DEAD if is_orphan else ALIVE,
         )
         worst = cost_of(100, tokens)
@@ -104,10 +105,11 @@ class Requests(Acting):
             self.requests.append(self.running[-1])
 
     @precondition(lambda self: bool(self.running))
-    @rule(which=ANY, tokens=st.sampled_from([0, 1, 40, 400, 1500, 4000]), repeats=st.booleans())
-    def end(self, which: int, tokens: int, repeats: bool) -> None:
-        """At its real cost: nothing, less than it held, or more than there is."""
+    @rule(which=ANY, percent=st.sampled_from([100, 0, 1, 60, 130, 900]), repeats=st.booleans())
+    def end(self, which: int, percent: int, repeats: bool) -> None:
+        """At its real cost, as so much of its limit: nothing, less than it held, or more than there is."""
         request = self.running.pop(which % len(self.running))
+        tokens = -(-(request.admission.output_limit or 0) * percent // 100)
         outcome = UsageRecord.Outcome.COMPLETED if tokens else UsageRecord.Outcome.FAILED
         desk = self.desks[0]
         assert desk.end(request.admission, outcome=outcome, input_tokens=77, output_tokens=tokens)
@@ -141,7 +143,7 @@ class Requests(Acting):
     @rule(
         which=st.integers(0, 4),
         period=st.sampled_from(PERIODS),
-        cents=st.integers(0, 3_000),
+        cents=st.integers(0, 6_000),
         is_hard_stop=st.booleans(),
         kill=KILL,
     )
