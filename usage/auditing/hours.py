@@ -7,9 +7,11 @@ _HOURS = """
         h.cached_input_tokens, h.output_tokens, h.allowance_tokens, h.cost_nanousd, h.charged_nanousd
     FROM usage_hourlyusage h
 """
+# The hour by date_bin: it is the same hour of UTC, and date_trunc took a third of the time of this sum.
 _RECORDS = """
     SELECT r.account_id, r.key_id, coalesce(r.model_id, 0) AS model_id, r.outcome,
-        date_trunc('hour', r.started_at, 'UTC') AS hour, count(*) AS requests, sum(r.input_tokens) AS input_tokens,
+        date_bin('1 hour', r.started_at, '2000-01-01 00:00:00+00') AS hour, count(*) AS requests,
+        sum(r.input_tokens) AS input_tokens,
         sum(r.cached_input_tokens) AS cached_input_tokens, sum(r.output_tokens) AS output_tokens,
         sum(r.allowance_tokens) AS allowance_tokens, sum(r.cost_nanousd) AS cost_nanousd,
         sum(r.charged_nanousd) AS charged_nanousd
