@@ -19,8 +19,8 @@ from catalog.money import usd_string
 T = TypeVar("T")
 
 CSV_COLUMNS = ("date_utc", "what", "amount_usd", "fee_usd", "balance_usd", "reference")
-# The balance counts every movement, whatever the filter leaves out. A loss of the platform's, and a dispute that takes
-# nothing that was not frozen, move no credit of the account and are not in here.
+# The balance counts every movement, whatever the filter leaves out. A loss of the platform's moves no credit of the
+# account and is not in here; a dispute that was lost is, for what it takes was frozen before.
 _MOVEMENTS = """
     SELECT movement.id, movement.created_at, movement.kind, movement.reference, movement.description, movement.amount,
         movement.balance,
@@ -30,10 +30,15 @@ _MOVEMENTS = """
     FROM (
         SELECT t.id, t.created_at, t.kind, t.reference, t.description, sum(p.amount_nanousd) AS amount,
             sum(sum(p.amount_nanousd)) OVER (ORDER BY t.id) AS balance
-        FROM billing_ledgeraccount l
-        JOIN billing_posting p ON p.ledger_account_id = l.id
+        FROM (
+            SELECT p.transaction_id, p.amount_nanousd FROM billing_ledgeraccount l
+            JOIN billing_posting p ON p.ledger_account_id = l.id
+            WHERE l.kind = 'customer_credits' AND l.account_id = %(account)s
+            UNION ALL
+            SELECT id, 0 FROM billing_ledgertransaction
+            WHERE account_id = %(account)s AND kind = 'dispute' AND starts_with(reference, 'dispute-lost:')
+        ) AS p
         JOIN billing_ledgertransaction t ON t.id = p.transaction_id
-        WHERE l.kind = 'customer_credits' AND l.account_id = %(account)s
         GROUP BY t.id
     ) AS movement
     WHERE (%(kind)s = '' OR movement.kind = %(kind)s)

@@ -25,9 +25,10 @@ _BY_KIND: dict[str, str] = {
     Kind.DISPUTE: "Dispute: the bank questions a payment, and its credit is frozen until that is decided",
     Kind.ADJUSTMENT: "Correction: {description}",
 }
-# The other way round, told apart by what the reference begins with.
+# How it ended, told apart by what the reference begins with.
 _BACK = {
     "refund-failed": "Refund that did not go through: the credit is yours again",
+    "dispute-lost": "Dispute decided against the payment: its frozen credit is gone",
     "dispute-won": "Dispute decided for the payment: the credit is yours again",
 }
 _TOPUP = re.compile(r"\btop-up (\d+)\b", re.IGNORECASE)

@@ -71,6 +71,7 @@ def test_every_kind_reads_in_words_with_the_balance_after_it(account: Account) -
     lines = statement.lines(account=account).rows
     assert [(line.text, line.amount_nanousd // USD, line.balance_nanousd // USD) for line in lines] == [
         ("Correction: twice", -2, 101),
+        ("Dispute decided against the payment: its frozen credit is gone", 0, 103),
         ("Dispute decided for the payment: the credit is yours again", 30, 103),
         ("Dispute: the bank questions a payment, and its credit is frozen until that is decided", -30, 73),
         ("Refund that did not go through: the credit is yours again", 20, 103),
@@ -142,7 +143,7 @@ def test_the_file_has_every_line_and_no_formula(account: Account) -> None:
     assert response["Content-Type"] == "text/csv; charset=utf-8"
     assert response["Cache-Control"] == "private, no-store"
     lines = list(csv.DictReader(io.StringIO(response.text)))
-    assert len(lines) == 10
+    assert len(lines) == 11
     assert lines[0]["what"] == "'=cmd()"
     assert lines[0]["reference"] == "'=1+1"
     assert (
