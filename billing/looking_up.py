@@ -22,7 +22,10 @@ _DAY = dt.timedelta(days=1)
 
 
 def look_up_due(*, at: dt.datetime, limit: int = 50) -> int:
-    """Ask about the pending top-ups that are due, and finish or give up those that are decided.
+    """Ask about the top-ups that are due, and finish or give up those that are decided.
+
+    That is those that wait, and for a day those that were canceled: their page was open, and may have been paid all the
+    same.
 
     Returns how many were asked about. Each is claimed, so that two sweeps ask about different ones.
     """
@@ -36,7 +39,7 @@ def look_up_due(*, at: dt.datetime, limit: int = 50) -> int:
 
 
 def look_up(*, topup: TopUp, at: dt.datetime) -> None:
-    """Ask about one pending top-up. A provider that is away, or will not say, is asked again later."""
+    """Ask about one top-up. A provider that is away, or will not say, is asked again later."""
     provider = offering.named(slug=topup.provider)
     if provider is None:
         return
@@ -67,6 +70,8 @@ def _due(at: dt.datetime) -> QuerySet[TopUp]:
     asked_before = Q(looked_up_at__lte=at - _NEXT_LOOK) & (
         Q(created_at__gt=at - _DAY) | Q(looked_up_at__lte=at - _NEXT_LOOK_AFTER_A_DAY)
     )
+    canceled = Q(status=TopUp.Status.CANCELED, created_at__gt=at - _DAY) & ~Q(checkout_session="")
     # Auto top-up asks about its own, and may still ask for the charge itself.
-    waiting = TopUp.objects.filter(status=TopUp.Status.PENDING).exclude(origin=TopUp.Origin.AUTOMATIC)
+    waiting = TopUp.objects.filter(Q(status=TopUp.Status.PENDING) | canceled)
+    waiting = waiting.exclude(origin=TopUp.Origin.AUTOMATIC)
     return waiting.filter(never_asked | asked_before).order_by("created_at")

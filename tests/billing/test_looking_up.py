@@ -35,6 +35,27 @@ def test_a_payment_whose_webhook_never_came_is_credited(fake_stripe: FakeStripe)
 
 
 @pytest.mark.django_db
+def test_a_canceled_top_up_that_was_paid_all_the_same_is_credited(fake_stripe: FakeStripe) -> None:
+    topup = start()
+    fake_stripe.pay(check_out(topup).session)
+    topping_up.cancel(topup=topup, actor=None)
+    assert looking_up.look_up_due(at=later(topup, 1)) == 1
+    assert Wallet.objects.get(account=topup.account).balance_nanousd == 20 * USD
+    check_books(idle=True)
+
+
+@pytest.mark.django_db
+def test_a_canceled_top_up_is_asked_about_for_a_day_and_stays_canceled(fake_stripe: FakeStripe) -> None:
+    topup = start()
+    fake_stripe.expire(check_out(topup).session)
+    topping_up.cancel(topup=topup, actor=None)
+    assert looking_up.look_up_due(at=later(topup, 24 * 60 - 1)) == 1
+    assert looking_up.look_up_due(at=later(topup, 24 * 60 + 30)) == 0
+    topup.refresh_from_db()
+    assert topup.status == "canceled"
+
+
+@pytest.mark.django_db
 def test_a_page_that_ran_out_is_given_up(fake_stripe: FakeStripe) -> None:
     topup = start()
     fake_stripe.expire(check_out(topup).session)
