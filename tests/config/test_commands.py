@@ -70,7 +70,9 @@ def test_a_refusal_is_one_line_and_2(
 def test_bench_alone_lists_what_can_be_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert commands.run(Command(name="bench")) == 0
     listed = [line.partition(": ")[0] for line in capsys.readouterr().out.splitlines()]
-    assert listed == [f"`./tollgate bench {name}`" for name in ("gateway", "memory", "profile", "scaling")]
+    assert listed == [
+        f"`./tollgate bench {name}`" for name in ("gateway", "ledger", "memory", "profile", "scaling")
+    ]
 
 
 def test_manage_on_given_services_starts_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

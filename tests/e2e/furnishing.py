@@ -13,7 +13,7 @@ from allauth.account.models import EmailAddress
 
 from accounts.models import Account, Plan, User
 from billing import crediting, disputing, refunding, topping_up, unmatched
-from billing.models import AutoTopUp, Budget, GatewayProcess, SavedPaymentMethod, TopUp, UnmatchedPayment
+from billing.models import AutoTopUp, GatewayProcess, SavedPaymentMethod, TopUp, UnmatchedPayment
 from billing.providers.provider import DisputeChanged, PaymentArrived
 from catalog.models import Model
 from keys import issuing, revoking
@@ -156,9 +156,8 @@ def _make_budgets(account: Account, key: ApiKey, long_key: ApiKey, owner: User) 
     make_budget(account, limit_nanousd=500 * usd, actor=owner, alert_percents=[50, 80, 100])
     make_budget(account, environment="staging", limit_nanousd=0, period="day", is_hard_stop=False)
     make_budget(long_key, limit_nanousd=12_345_678 * usd, period="week", actor=owner)
-    tight = make_budget(key, limit_nanousd=50 * usd, period="month", actor=owner)
-    Budget.objects.filter(pk=tight.pk).update(spent_nanousd=41 * usd, held_nanousd=3 * usd)
-    return tight.pk
+    # The key's usage of the month is a little over two dollars.
+    return make_budget(key, limit_nanousd=5 * usd // 2, period="month", actor=owner).pk
 
 
 def _make_topups(account: Account, owner: User) -> list[TopUp]:

@@ -71,7 +71,11 @@ def test_an_endpoint_without_v1_is_answered_in_the_shape_of_the_api(stage: Stage
 
     for path in ("chat/completions", "completions", "embeddings", "responses", "messages", "messages/"):
         response: httpx.Response = HTTP.post(f"{root}/{path}", json={})
-        message = refused(response, 404, "unknown_url", type=INVALID)
+        if path.startswith("messages"):
+            assert response.json()["error"]["type"] == "not_found_error"
+            message = response.json()["error"]["message"]
+        else:
+            message = refused(response, 404, "unknown_url", type=INVALID)
         assert f"It is at /v1/{path}: the base URL ends in /v1." in message
     assert "json" not in HTTP.get(f"{root}/chat/completions").headers["content-type"]
     assert "json" not in HTTP.post(f"{root}/chat", json={}).headers["content-type"]
