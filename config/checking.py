@@ -4,6 +4,7 @@ Nothing here needs PostgreSQL or Redis: the settings get addresses at which nobo
 """
 
 import base64
+import importlib.util
 import os
 import secrets
 import subprocess
@@ -50,7 +51,15 @@ def steps() -> list[Step]:
         Step("migrations", (*_MANAGE, "makemigrations", "--check", "--dry-run")),
         Step("deploy checks", (*_MANAGE, "check", "--deploy", "--fail-level", "WARNING")),
         Step("lock files", (*_PYTHON, "-m", "config.lock_files")),
+        Step("installed packages", _package_check()),
     ]
+
+
+def _package_check() -> Sequence[str]:
+    """Lock files are installed without resolving them, so whether they are whole is asked of what they installed."""
+    if importlib.util.find_spec("pip"):
+        return (*_PYTHON, "-m", "pip", "check")
+    return ("uv", "pip", "check", "--python", sys.executable)
 
 
 def production_environment() -> dict[str, str]:

@@ -76,7 +76,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 def test_a_bare_machine_gets_what_the_locks_pin_and_a_second_start_does_nothing(machine: Machine) -> None:
     assert ensure_environment(dev=False)
     (pip,) = machine.ran("pip install")
-    assert "--require-hashes" in pip
+    assert "--no-deps --require-hashes" in pip
     assert pip.endswith("base.lock")
     (npm,) = machine.ran("npm ci")
     assert "--omit=dev" in npm

@@ -49,7 +49,7 @@ def test_the_deploy_checks_see_a_production_installation_whatever_the_shell_hold
 
 def test_every_tool_is_among_the_steps() -> None:
     names = [step.name for step in checking.steps()]
-    assert len(names) == len(set(names)) == 9
+    assert len(names) == len(set(names)) == 10
     assert all(step.command for step in checking.steps())
 
 
