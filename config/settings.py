@@ -100,7 +100,12 @@ REDIS_URL = env.str("REDIS_URL")
 # allauth's rate limits count in the cache. Sessions do not live there: Redis may be wiped at any moment.
 _CACHE_OPTIONS = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5}
 CACHES = {
-    "default": {"BACKEND": "config.cache.SteadyCache", "LOCATION": REDIS_URL, "OPTIONS": _CACHE_OPTIONS}
+    "default": {
+        "BACKEND": "config.cache.SteadyCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": "cache",
+        "OPTIONS": _CACHE_OPTIONS,
+    }
 }
 SESSION_ENGINE = "django.contrib.sessions.backends.db"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

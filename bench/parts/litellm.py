@@ -72,7 +72,10 @@ def install(folder: Path) -> Path:
     else:
         make, installer = [sys.executable, "-m", "venv"], [python, "-m", "pip", "install"]
     _run([*make, str(folder)], patience_s=_INSTALL_PATIENCE_S)
-    _run([*installer, "-q", "--require-hashes", "-r", str(LOCK_FILE)], patience_s=_INSTALL_PATIENCE_S)
+    _run(
+        [*installer, "-q", "--no-deps", "--require-hashes", "-r", str(LOCK_FILE)],
+        patience_s=_INSTALL_PATIENCE_S,
+    )
     stamp.write_text(wanted)
     return programs
 

@@ -141,9 +141,7 @@ def test_under_load_requests_are_refused_in_time_streams_finish_and_no_restart_o
             wait_for(lambda: len(load.since(gone)) >= 3 * PER_SECOND, patience_s=30)
             ended = streams.ended()
             back = time.monotonic()
-        wait_for(lambda: _serves_again(load.since(back)), patience_s=20)
-        served_again = time.monotonic()
-        wait_for(lambda: len(load.since(served_again)) >= 2 * PER_SECOND, patience_s=30)
+        wait_for(lambda: _serves_again(load.since(back)), patience_s=30)
     forget_connections()
 
     refused = [call for call in load.calls if call.status != 200]
@@ -153,7 +151,6 @@ def test_under_load_requests_are_refused_in_time_streams_finish_and_no_restart_o
     assert all(call.started + call.took_s > broken for call in refused)
     away = [call for call in load.since(gone) if call.started + call.took_s < back]
     assert {call.status for call in away} == {503}
-    assert {call.status for call in load.since(served_again)} == {200}
     assert all(stream.is_complete for stream in ended)
     served = len(load.calls) - len(refused)
     assert site.upstream.answers - answered_before == STREAMS + served  # none of those that were refused
@@ -161,8 +158,12 @@ def test_under_load_requests_are_refused_in_time_streams_finish_and_no_restart_o
 
 
 def _serves_again(calls: list[Call]) -> bool:
-    """Both processes answer, to a key that they know and to one that is new to them."""
-    return [call.status for call in calls[-12:]] == [200] * 12
+    """For two seconds both processes have answered, to a key that they know and to one that is new to them.
+
+    PostgreSQL itself may stall once more: what it does after a crash ends with a checkpoint.
+    """
+    in_a_row = 2 * 2 * PER_SECOND
+    return [call.status for call in calls[-in_a_row:]] == [200] * in_a_row
 
 
 def _check_what_was_recorded(customer: Customer, *, served: int) -> None:
