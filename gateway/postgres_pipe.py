@@ -4,12 +4,13 @@ psycopg makes the connection and speaks libpq for us; what is left out is what i
 (cursors, adaptation of types, two more round trips for a transaction in a pipeline), which costs more than the rest of
 an admission. Statements are prepared once and get their parameters as text.
 
-Calls between two ends of `transaction` are one transaction: PostgreSQL commits a pipeline at its Sync message, so
-nothing is sent for BEGIN and COMMIT. Answers come before that with a Flush message.
+Calls up to a `commit` are one transaction: PostgreSQL commits a pipeline at its Sync message, so nothing is sent for
+BEGIN and COMMIT. Answers come before that with a Flush message. A `commit` may be sent while others are on their way.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import psycopg
@@ -33,17 +34,30 @@ class CallRefused(Exception):
         self.is_transient = sqlstate[:2] in {"40", "53", "55", "57"}
 
 
+Answers = list[pq.abc.PGresult]
+
+
+class _Exchange:
+    """Calls that were sent together, and their answers as far as they have come."""
+
+    __slots__ = ("answers", "awaited", "whole")
+
+    def __init__(self, whole: asyncio.Future[Answers], awaited: int) -> None:
+        self.whole = whole
+        self.awaited = awaited
+        self.answers: Answers = []
+
+
 class PostgresPipe:
-    """An open connection. One transaction at a time; lives on one event loop."""
+    """An open connection. One transaction after the other; lives on one event loop."""
 
     def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
         self._connection = connection  # kept: it owns the libpq connection
         self._libpq = connection.pgconn
         self._loop = asyncio.get_running_loop()
         self._names: dict[str, bytes] = {}
-        self._awaited = 0
-        self._answers: list[pq.abc.PGresult] = []
-        self._answered: asyncio.Future[None] | None = None
+        # In the order of their answers.
+        self._exchanges: deque[_Exchange] = deque()
         self._libpq.nonblocking = 1
         self._libpq.enter_pipeline_mode()
         self._socket = self._libpq.socket
@@ -66,13 +80,24 @@ class PostgresPipe:
     async def ask(self, *calls: Call) -> list[bytes]:
         """Run calls in an open transaction; the first column of the first row of each.
 
-        Raises PostgresAway; CallRefused, and then the transaction is over.
+        Nothing else may be on its way. Raises PostgresAway; CallRefused, and then the transaction is over.
         """
-        return await self._run(calls, is_last=False)
+        try:
+            return judged(await self._send(calls, is_last=False))
+        except CallRefused:
+            await self._send((), is_last=True)
+            raise
 
     async def commit(self, *calls: Call) -> list[bytes]:
         """Run calls and commit them with what was asked before. Raises PostgresAway, CallRefused."""
-        return await self._run(calls, is_last=True)
+        return judged(await self._send(calls, is_last=True))
+
+    def send(self, call: Call) -> asyncio.Future[Answers]:
+        """Have a call run as a transaction of its own, after those that are on their way.
+
+        The future's result is for `judged`; it may raise PostgresAway, and so may this.
+        """
+        return self._send([call], is_last=True)
 
     def close(self) -> None:
         """Drop the connection; a transaction that was open is rolled back."""
@@ -83,46 +108,30 @@ class PostgresPipe:
         for number, statement in enumerate(statements):
             name = self._names[statement] = f"s{number}".encode()
             self._libpq.send_prepare(name, statement.encode())
-            self._awaited += 1
-        await self._run((), is_last=True)
+        self._libpq.pipeline_sync()
+        judged(await self._flush(len(self._names) + 1))
 
-    async def _run(self, calls: Iterable[Call], *, is_last: bool) -> list[bytes]:
+    def _send(self, calls: Sequence[Call], *, is_last: bool) -> asyncio.Future[Answers]:
         try:
             for call in calls:
-                values = [None if value is None else value.encode() for value in call.parameters]
-                self._libpq.send_query_prepared(self._names[call.statement], values)
-                self._awaited += 1
+                self._libpq.send_query_prepared(self._names[call.statement], call.parameters)
             if is_last:
                 self._libpq.pipeline_sync()
-                self._awaited += 1
             else:
                 self._libpq.send_flush_request()
-            answers = await self._exchange()
-            for answer in answers:
-                if answer.status not in _GOOD:
-                    if not is_last:
-                        await self._leave_failed_transaction()
-                    state = answer.error_field(pq.DiagnosticField.SQLSTATE) or b""
-                    raise CallRefused(first_line(answer.get_error_message()), state.decode())
+            return self._flush(len(calls) + is_last)
         except psycopg.OperationalError as error:
             raise PostgresAway(first_line(error)) from None
-        return [answer.get_value(0, 0) or b"" for answer in answers if answer.ntuples]
 
-    async def _leave_failed_transaction(self) -> None:
-        self._libpq.pipeline_sync()
-        self._awaited += 1
-        await self._exchange()
-
-    async def _exchange(self) -> list[pq.abc.PGresult]:
-        """Send what is buffered and wait for every awaited answer."""
+    def _flush(self, awaited: int) -> asyncio.Future[Answers]:
+        """Send what is buffered, to which so many answers will come."""
         if self._socket < 0:
-            raise psycopg.OperationalError("the connection is closed")
-        self._answered = self._loop.create_future()
+            raise PostgresAway("the connection is closed")
+        exchange = _Exchange(self._loop.create_future(), awaited)
+        self._exchanges.append(exchange)
         if self._libpq.flush():
             self._loop.add_writer(self._socket, self._on_writable)
-        await self._answered
-        answers, self._answers = self._answers, []
-        return answers
+        return exchange.whole
 
     def _on_writable(self) -> None:
         try:
@@ -141,26 +150,42 @@ class PostgresPipe:
     def _collect(self) -> None:
         """Take the answers that have come whole."""
         is_between = False
-        while self._awaited and not self._libpq.is_busy():
+        while self._exchanges and not self._libpq.is_busy():
             answer = self._libpq.get_result()
             if answer is not None:
-                self._answers.append(answer)
-                self._awaited -= 1
+                self._take(answer)
                 is_between = False
             elif is_between:
                 return  # libpq puts one None after an answer. A second one: there are no more, the connection broke
             else:
                 is_between = True
-        if not self._awaited and self._answered is not None and not self._answered.done():
-            self._answered.set_result(None)
+
+    def _take(self, answer: pq.abc.PGresult) -> None:
+        exchange = self._exchanges[0]
+        exchange.answers.append(answer)
+        if len(exchange.answers) == exchange.awaited:
+            self._exchanges.popleft()
+            if not exchange.whole.done():
+                exchange.whole.set_result(exchange.answers)
 
     def _lose(self, why: str) -> None:
         if self._socket >= 0:
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
             self._socket = -1
-        if self._answered is not None and not self._answered.done():
-            self._answered.set_exception(psycopg.OperationalError(why))
+        while self._exchanges:
+            whole = self._exchanges.popleft().whole
+            if not whole.done():
+                whole.set_exception(PostgresAway(why))
+
+
+def judged(answers: Answers) -> list[bytes]:
+    """The first column of the first row of each answer that has rows. Raises CallRefused."""
+    for answer in answers:
+        if answer.status not in _GOOD:
+            state = answer.error_field(pq.DiagnosticField.SQLSTATE) or b""
+            raise CallRefused(first_line(answer.get_error_message()), state.decode())
+    return [answer.get_value(0, 0) or b"" for answer in answers if answer.ntuples]
 
 
 def first_line(error: object) -> str:

@@ -19,7 +19,7 @@ from django.conf import settings
 
 from gateway.failures import temporarily_unavailable
 from gateway.journal import Journal
-from gateway.postgres_pipe import CallRefused, PostgresAway, PostgresPipe, first_line
+from gateway.postgres_pipe import Answers, CallRefused, PostgresAway, PostgresPipe, first_line, judged
 from usage import batches
 from usage.admission import Admission, Admitted, Decision
 from usage.batches import TRY, WRITE, Call, as_json
@@ -32,6 +32,8 @@ from usage.recording import FinishedRequest
 logger = logging.getLogger(__name__)
 
 _BATCH = 256
+# Batches that may be on their way at once: while PostgreSQL works on one, the next is decided and sent.
+_AHEAD = 2
 _HEARTBEAT_S = 5.0
 _RECONNECT_S = 0.25
 _CONNECT_TIMEOUT_S = 2.0
@@ -70,7 +72,16 @@ class _Settle:
 
 
 _Item = _Admit | _Settle
-_Decided = tuple[Books, list[Decision | None]]
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """A batch on its way that was decided on what its books should be: they are compared before it is written."""
+
+    batch: list[_Item]
+    question: Question
+    decisions: list[Decision | None]
+    answers: asyncio.Future[Answers]
 
 
 class Teller:
@@ -89,6 +100,9 @@ class Teller:
         self._is_stopping = False
         self._pipe: PostgresPipe | None = None
         self._foresight = Foresight()
+        self._flights: deque[_Flight] = deque()
+        # Batches that have to be asked first, for which nothing else may be on its way.
+        self._to_ask: deque[list[_Item]] = deque()
         self._connect_after = 0.0
         self._busy_since: float | None = None
         self._beat_at = 0.0
@@ -138,22 +152,74 @@ class Teller:
     async def _run(self) -> None:
         await asyncio.to_thread(self._journal.adopt)
         while True:
-            self._busy_since = self._loop.time()
-            await self._keep_up()
-            if self._queue:
-                self._busy_since = self._loop.time()
+            self._arrival.clear()
+            while self._flights and self._flights[0].answers.done():
+                await self._land(self._flights.popleft())
+            if not self._flights:
+                await self._keep_up()
+                while self._to_ask:
+                    self._busy_since = self._loop.time()
+                    await self._process(self._to_ask.popleft())
+                self._busy_since = None
+            if self._queue and self._may_send():
                 # Whoever is about to ask in this turn of the loop shares the batch.
                 await asyncio.sleep(0)
-                await self._process([self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))])
-            elif self._is_stopping:
+                self._send([self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))])
+            elif self._is_stopping and not (self._queue or self._flights or self._to_ask):
                 break
-            else:
-                self._busy_since = None
-                self._arrival.clear()
+            elif not self._arrival.is_set():
                 await self._arrival.wait()
         if self._pipe is not None:
             self._pipe.close()
         self._journal.close()
+
+    def _may_send(self) -> bool:
+        """Whether the next batch need not wait for those on their way."""
+        is_due = self._loop.time() >= self._beat_at or not self._journal.is_empty
+        return not self._flights or (len(self._flights) < _AHEAD and not self._to_ask and not is_due)
+
+    def _send(self, batch: list[_Item]) -> None:
+        """Decide a batch on what its books should be, and have it written if they are so; else it is to be asked."""
+        question = _question(batch)
+        foreseen = self._foresight.of(question) if self._pipe is not None else None
+        if self._pipe is None or foreseen is None:
+            self._to_ask.append(batch)
+            self._arrival.set()
+            return
+        opened = Books.foreseen(foreseen)
+        decisions = _decide(opened, batch)
+        call = Call(TRY, [*question.parameters(), as_json(foreseen), *opened.changes()])
+        answers = self._pipe.send(call)
+        answers.add_done_callback(self._wake)
+        if not self._flights:
+            self._busy_since = self._loop.time()
+        self._flights.append(_Flight(batch, question, decisions, answers))
+        # The next batch is decided on what this one leaves. If it leaves something else, neither finds what it expects.
+        self._foresight.learn(question, opened.left())
+
+    def _wake(self, _answers: asyncio.Future[Answers]) -> None:
+        self._arrival.set()
+
+    async def _land(self, flight: _Flight) -> None:
+        self._busy_since = self._loop.time() if self._flights else None
+        try:
+            (answer,) = judged(flight.answers.result())
+        except PostgresAway as error:
+            self._lose_connection(error)
+            await self._fail(flight.batch, is_in_doubt=True)
+        except CallRefused as error:
+            self._foresight = Foresight()
+            if error.is_transient:
+                await self._give_up(flight.batch, error)
+            else:
+                # One request must not take the others of its batch down with it.
+                self._to_ask += [[item] for item in flight.batch]
+        else:
+            if answer:
+                self._foresight.was_wrong(flight.question.accounts)
+                self._to_ask.append(flight.batch)
+            else:
+                self._deliver(flight.batch, flight.decisions)
 
     def _look(self) -> None:
         """Ten times a second: let go of who has waited too long, and see whether something is due."""
@@ -179,6 +245,8 @@ class Teller:
         self._patience.extendleft(reversed(kept))
         while self._patience and (future := self._patience[0].future) is not None and future.done():
             self._patience.popleft()
+        if self._flights and self._busy_since is not None and now - self._busy_since >= _BATCH_TIMEOUT_S:
+            self._lose_connection(PostgresAway("no answer in time"))
         if now >= self._beat_at or not self._journal.is_empty:
             self._arrival.set()
 
@@ -194,8 +262,7 @@ class Teller:
             await self._fail(batch, is_in_doubt=True)
         except CallRefused as error:
             if error.is_transient:
-                logger.warning("a batch of %d was given up: %s", len(batch), error)
-                await self._fail(batch)
+                await self._give_up(batch, error)
             else:
                 await self._process_each(batch, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the transaction must not be committed
@@ -203,6 +270,10 @@ class Teller:
             await self._process_each(batch, error)
         else:
             self._deliver(batch, decisions)
+
+    async def _give_up(self, batch: list[_Item], error: CallRefused) -> None:
+        logger.warning("a batch of %d was given up: %s", len(batch), error)
+        await self._fail(batch)
 
     async def _process_each(self, batch: list[_Item], error: Exception) -> None:
         """One request must not take the others of its batch down with it."""
@@ -215,43 +286,18 @@ class Teller:
         await self._fail(batch)
 
     async def _transact(self, pipe: PostgresPipe, batch: list[_Item]) -> list[Decision | None]:
-        """One batch, one transaction: in one round trip where its books were foreseen rightly, else in two."""
-        question = Question.of(
-            admissions=[item.request for item in batch if isinstance(item, _Admit)],
-            ended=[item.finished for item in batch if isinstance(item, _Settle)],
-        )
+        """One batch, one transaction: lock and read, decide, write."""
+        question = _question(batch)
         try:
             async with asyncio.timeout(_BATCH_TIMEOUT_S):
-                opened, decisions = await self._try(pipe, question, batch) or await self._ask(
-                    pipe, question, batch
-                )
+                (answer,) = await pipe.ask(question.call())
+                opened = Books.of(answer)
+                decisions = _decide(opened, batch)
+                await pipe.commit(Call(WRITE, opened.changes()))
         except TimeoutError:
             raise PostgresAway("no answer in time") from None
         self._foresight.learn(question, opened.left())
         return decisions
-
-    async def _try(self, pipe: PostgresPipe, question: Question, batch: list[_Item]) -> _Decided | None:
-        """Decide on what the books should be, and have it written if they are so; None: it was not."""
-        foreseen = self._foresight.of(question)
-        if foreseen is None:
-            return None
-        opened = Books.foreseen(foreseen)
-        decisions = _decide(opened, batch)
-        call = Call(TRY, [*question.parameters(), as_json(foreseen), *opened.changes()])
-        (answer,) = await pipe.commit(call)
-        if answer:
-            self._foresight.was_wrong(question.accounts)
-            return None
-        return opened, decisions
-
-    @staticmethod
-    async def _ask(pipe: PostgresPipe, question: Question, batch: list[_Item]) -> _Decided:
-        """Lock and read, decide, write."""
-        (answer,) = await pipe.ask(question.call())
-        opened = Books.of(answer)
-        decisions = _decide(opened, batch)
-        await pipe.commit(Call(WRITE, opened.changes()))
-        return opened, decisions
 
     # --- Keeping up ------------------------------------------------------------------------------------------
 
@@ -305,7 +351,7 @@ class Teller:
             pipe.close()
 
     async def _beat(self, pipe: PostgresPipe) -> None:
-        await pipe.commit(Call(_BEAT, [str(self.process_id), orjson.dumps(self.health()).decode()]))
+        await pipe.commit(Call(_BEAT, [str(self.process_id).encode(), orjson.dumps(self.health())]))
         self._beat_at = self._loop.time() + _HEARTBEAT_S
 
     async def _connected(self) -> PostgresPipe | None:
@@ -373,6 +419,13 @@ def connection_parameters() -> dict[str, Any]:
         "options": "-c lock_timeout=1500 -c statement_timeout=5000 -c timezone=UTC",
         **options,
     }
+
+
+def _question(batch: list[_Item]) -> Question:
+    return Question.of(
+        admissions=[item.request for item in batch if isinstance(item, _Admit)],
+        ended=[item.finished for item in batch if isinstance(item, _Settle)],
+    )
 
 
 def _decide(opened: Books, batch: list[_Item]) -> list[Decision | None]:

@@ -25,22 +25,23 @@ TRY = (
 
 
 class Call(NamedTuple):
-    """One statement with its parameters, in PostgreSQL's text format."""
+    """One statement with its parameters, in PostgreSQL's text format, UTF-8."""
 
     statement: str
-    parameters: list[str | None]
+    parameters: list[bytes | None]
 
 
 def execute(connection: Connection, call: Call) -> Cursor:
     """Send a call and wait for its answer."""
-    return psycopg.RawCursor[Any](connection).execute(call.statement, call.parameters)
+    texts = [None if value is None else value.decode() for value in call.parameters]
+    return psycopg.RawCursor[Any](connection).execute(call.statement, texts)
 
 
-def array(values: Iterable[object]) -> str:
+def array(values: Iterable[object]) -> bytes:
     """An array in PostgreSQL's text format, of values that need no quotes: numbers, dates, UUIDs."""
-    return "{" + ",".join(map(str, values)) + "}"
+    return ("{" + ",".join(map(str, values)) + "}").encode()
 
 
-def as_json(rows: object) -> str | None:
+def as_json(rows: object) -> bytes | None:
     """Rows for `json_to_recordset`; None where there are none."""
-    return orjson.dumps(rows).decode() if rows else None
+    return orjson.dumps(rows) if rows else None

@@ -200,7 +200,7 @@ class Books:
             self._freed_claims.append(str(finished.id))
         self._ended.append(finished)
 
-    def changes(self) -> list[str | None]:
+    def changes(self) -> list[bytes | None]:
         """Everything that was decided, as `usage_write_books` takes it."""
         tables = (
             [

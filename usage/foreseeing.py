@@ -95,7 +95,10 @@ class Foresight:
         self._holds |= {row[0]: row for row in left.holds}
 
     def was_wrong(self, accounts: Collection[int]) -> None:
-        """Somebody else has written to one of these: for a while, ask first."""
+        """Somebody else has written to one of these accounts: for a while, ask first.
+
+        What was remembered of them since may rest on the batch that was not written.
+        """
         self._wary |= dict.fromkeys(accounts, _WARY_FOR)
 
     def _budgets_of(self, accounts: Iterable[int], keys: Collection[int]) -> list[Row]:

@@ -48,7 +48,7 @@ class Question:
             since=str(first_id_since(min((a.at for a in admissions), default=_EPOCH) - WINDOW)),
         )
 
-    def parameters(self) -> list[str | None]:
+    def parameters(self) -> list[bytes | None]:
         """As `usage_open_books` takes them."""
         return [
             array(self.accounts),
@@ -57,7 +57,7 @@ class Question:
             array(self.ended),
             as_json(self.claimed),
             array(self.counted),
-            self.since,
+            self.since.encode(),
             array(self.keys),
         ]
 
