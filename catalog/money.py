@@ -25,7 +25,9 @@ def usd_from_nano(amount_nanousd: int) -> Decimal:
 
 def usd_string(amount_nanousd: int) -> str:
     """The exact amount in USD as a plain decimal string, as receipts carry it: '0.000012500'."""
-    return f"{usd_from_nano(amount_nanousd):f}"
+    sign = "-" if amount_nanousd < 0 else ""
+    whole, nano = divmod(abs(amount_nanousd), NANO_PER_USD)
+    return f"{sign}{whole}.{nano:09d}"
 
 
 def usd_text(amount_nanousd: int) -> str:

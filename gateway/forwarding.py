@@ -1,6 +1,5 @@
 """Stage 6: the call upstream. Over the upstreams of one model, and only before the first byte of an answer."""
 
-import asyncio
 import errno
 import ipaddress
 import logging
@@ -24,6 +23,7 @@ from gateway.dialects.dialect import Dialect
 from gateway.errors import Refusal, invalid_value
 from gateway.failures import upstream_error, upstream_refused, upstream_timeout, upstreams_failing
 from gateway.parsing import Asked
+from gateway.patience import Patience, Wait
 from gateway.routing import Candidate, in_turn
 
 logger = logging.getLogger(__name__)
@@ -48,28 +48,45 @@ class UpstreamsFailedError(Exception):
         self.refusal = refusal
 
 
-@dataclass(frozen=True, slots=True)
 class Answer:
     """An answer that has begun with 200, its body unread. Whoever has it closes it, and says if it broke."""
 
-    target: Target
-    response: aiohttp.ClientResponse
-    attempt: Attempt
-    ends_by: float  # of the monotonic clock: no answer is read for longer
+    __slots__ = ("_ends_by", "_patience", "_wait", "attempt", "response", "target")
+
+    def __init__(
+        self, target: Target, response: aiohttp.ClientResponse, attempt: Attempt, patience: Patience
+    ) -> None:
+        self.target = target
+        self.response = response
+        self.attempt = attempt
+        self._ends_by = time.monotonic() + settings.GATEWAY_TOTAL_TIMEOUT_S
+        self._patience = patience
+        self._wait = Wait(settings.GATEWAY_IDLE_TIMEOUT_S, self._give_up)
+        patience.watch(self._wait)
 
     async def read(self) -> bytes:
         """The next piece of the body; empty at its end. Raises TimeoutError, aiohttp.ClientError, OSError."""
+        self._wait.begin()
         piece = await self.response.content.readany()
-        if time.monotonic() > self.ends_by:
+        self._wait.rest()
+        if time.monotonic() > self._ends_by:
             raise TimeoutError
         return piece
+
+    def close(self) -> None:
+        """Read no more of it. One that was read to its end leaves its connection to others."""
+        self._patience.forget(self._wait)
+        self.response.close()
+
+    def _give_up(self) -> None:
+        self.response.content.set_exception(TimeoutError())
 
     def broke(self, reason: str) -> None:
         """The answer failed half-way."""
         self.attempt.broke(time.monotonic(), reason[:_MAX_REASON])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for every request, and a frozen one costs three times as much
 class Call:
     """What is sent, to whichever upstream."""
 
@@ -85,9 +102,9 @@ class Upstreams:
     def __init__(self, *, chance: Callable[[], float] = random.random) -> None:
         self.health = Health()
         self._chance = chance
-        # Silence before the first byte is silence too: a limit of its own is needed only if it is the shorter one.
-        is_shorter = settings.GATEWAY_FIRST_BYTE_TIMEOUT_S < settings.GATEWAY_IDLE_TIMEOUT_S
-        self._first_byte_s = settings.GATEWAY_FIRST_BYTE_TIMEOUT_S if is_shorter else None
+        self._patience = Patience()
+        # Silence before the first byte is silence too.
+        self._first_byte_s = min(settings.GATEWAY_FIRST_BYTE_TIMEOUT_S, settings.GATEWAY_IDLE_TIMEOUT_S)
         guarded = not is_sandboxed()  # the sandbox is ours, and the only upstream there is
         self._sessions = {
             scheme: _session(partial(_guarded_socket, is_plain=scheme == "http") if guarded else None)
@@ -128,8 +145,8 @@ class Upstreams:
                 attempt.abandoned()
                 raise
             else:
-                ends_by = time.monotonic() + settings.GATEWAY_TOTAL_TIMEOUT_S
-                judged = await _judge(Answer(target, response, attempt, ends_by), model, call.asked)
+                answer = Answer(target, response, attempt, self._patience)
+                judged = await _judge(answer, model, call.asked)
                 if isinstance(judged, Answer):
                     return judged
                 failure = judged
@@ -153,10 +170,7 @@ class Upstreams:
 
     async def _post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         posting = self._sessions[url.scheme].post(url, data=body, headers=headers, allow_redirects=False)
-        if self._first_byte_s is None:
-            return await posting
-        async with asyncio.timeout(self._first_byte_s):
-            return await posting
+        return await self._patience.within(self._first_byte_s, posting)
 
 
 def _session(socket_factory: Callable[[Any], socket.socket] | None) -> aiohttp.ClientSession:
@@ -168,9 +182,9 @@ def _session(socket_factory: Callable[[Any], socket.socket] | None) -> aiohttp.C
         headers={"accept-encoding": "identity"},
         auto_decompress=False,
         timeout=aiohttp.ClientTimeout(
-            total=None,  # see `Answer.read`: one timer less for each request
+            total=None,  # see `Answer.read` and `Patience`: no timers for each request
             sock_connect=settings.GATEWAY_CONNECT_TIMEOUT_S,
-            sock_read=settings.GATEWAY_IDLE_TIMEOUT_S,
+            sock_read=None,
         ),
     )
 
@@ -200,8 +214,8 @@ async def _judge(answer: Answer, model: str, asked: Asked) -> Answer | Refusal:
         return answer
     if status in _CLIENT_MISTAKES:
         attempt.succeeded(time.monotonic())
-        raise await _client_mistake(response, target)
-    response.close()
+        raise await _client_mistake(answer)
+    answer.close()
     if status == _NOT_FOUND and asked.is_count:
         # Not every provider that speaks the protocol counts.
         raise invalid_value(
@@ -221,14 +235,15 @@ def _note_failure(target: Target, attempt: Attempt, reason: str) -> None:
     logger.warning("upstream %s: %s", target.id, reason)
 
 
-async def _client_mistake(response: aiohttp.ClientResponse, target: Target) -> Refusal:
+async def _client_mistake(answer: Answer) -> Refusal:
     """The upstream's own words on what is wrong with the request."""
+    response, target = answer.response, answer.target
     try:
-        body = await response.content.read(_MAX_ERROR_BYTES)
+        body = (await answer.read())[:_MAX_ERROR_BYTES]
     except (aiohttp.ClientError, TimeoutError, OSError):
         body = b""
     finally:
-        response.close()
+        answer.close()
     error = _error_in(body)
     message = str(error.get("message") or "The upstream refused the request.").replace(target.api_key, "…")
     code, param = error.get("code"), error.get("param")

@@ -15,7 +15,7 @@ _WINDOWS = 2
 _NOT_WRITTEN = frozenset({"role", "type", "id"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: made for every request, and a frozen one costs twice as much
 class Usage:
     """Tokens of a response: input with those in it that a cache had or took, output with the reasoning ones in it."""
 

@@ -10,7 +10,7 @@ _MAX_MODELS = 8
 _CHARACTERS_PER_TOKEN = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: made for every request, and a frozen one costs twice as much
 class Asked:
     """A request as its dialect read it. `most_input_tokens` bounds its input tokens, `input_tokens` estimates them."""
 

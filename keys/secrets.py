@@ -64,8 +64,9 @@ def digests(secret: str) -> list[tuple[int, bytes]]:
 
 def current_digest(secret: str) -> bytes:
     """The digest under the pepper that signs new secrets."""
-    (_version, pepper), *_older = _parsed(tuple(settings.KEY_PEPPERS))
-    return hmac.digest(pepper, secret.encode(), "sha256")
+    signing = _signer(tuple(settings.KEY_PEPPERS)).copy()
+    signing.update(secret.encode())
+    return signing.digest()
 
 
 def start_of(secret: str) -> str:
@@ -105,6 +106,13 @@ def _parsed(peppers: tuple[str, ...]) -> tuple[tuple[int, bytes], ...]:
         msg = "KEY_PEPPERS is empty: write version:base64 of 32 random bytes: 1:$(openssl rand -base64 32)"
         raise ImproperlyConfigured(msg)
     return tuple(parsed.items())
+
+
+@lru_cache(maxsize=4)
+def _signer(peppers: tuple[str, ...]) -> hmac.HMAC:
+    """What has taken in the newest pepper already: a digest is made for every request."""
+    (_version, pepper), *_older = _parsed(peppers)
+    return hmac.new(pepper, digestmod="sha256")
 
 
 def masked(text: str) -> str:

@@ -66,7 +66,7 @@ class Admission:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: made for every request, and a frozen one costs twice as much
 class Admitted:
     """Go ahead, with at most this many output tokens a choice. `held_nanousd` is 0 where the allowance pays."""
 

@@ -23,7 +23,7 @@ _STAGES = {
     "authorizing": ("gateway.authorizing", "gateway.routing", "gateway.breaker", "catalog"),
     "windows": ("gateway.windows", "gateway.redis_pipe"),
     "teller": ("gateway.teller", "gateway.postgres_pipe", "usage", "billing", "psycopg"),
-    "forwarding": ("gateway.forwarding", "aiohttp"),
+    "forwarding": ("gateway.forwarding", "gateway.patience", "aiohttp"),
     "streaming": ("gateway.streaming", "gateway.sse"),
     "metering": ("gateway.metering", "gateway.dialects"),
 }

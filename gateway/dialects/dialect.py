@@ -22,7 +22,7 @@ class BrokenAnswerError(Exception):
     """What the upstream sends is not an answer, or says itself that it failed; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: made for every request, and a frozen one costs twice as much
 class Answered:
     """What a whole answer says of itself. `usage` is None where it reports none that makes sense."""
 

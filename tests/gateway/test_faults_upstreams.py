@@ -35,7 +35,7 @@ def impatient(url: str, home: Path, *, first_byte_s: float = 0.5) -> AbstractCon
         sandbox_url=url,
         home=home,
         GATEWAY_CATALOGUE_EVERY_S="0.05",
-        GATEWAY_CONNECT_TIMEOUT_S="0.5",
+        GATEWAY_CONNECT_TIMEOUT_S="0.3",
         GATEWAY_FIRST_BYTE_TIMEOUT_S=str(first_byte_s),
         GATEWAY_IDLE_TIMEOUT_S="0.5",
     )
