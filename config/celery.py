@@ -32,6 +32,11 @@ app.conf.beat_schedule = {
         "schedule": crontab(minute="4-59/5"),
         "options": {"expires": 240},
     },
+    "forget-minute-gaps": {
+        "task": "usage.forget_minute_gaps",
+        "schedule": crontab(minute="8-59/10"),
+        "options": {"expires": 240},
+    },
     "detect-anomalies": {
         "task": "usage.detect_anomalies",
         "schedule": crontab(minute="*/5"),

@@ -75,7 +75,7 @@ async def complete(plant: Plant, exchange: Exchange, dialect: Dialect) -> None:
             return
     except Refusal as refusal:
         if walk is not None:
-            walk.correct_window(0)
+            walk.uncount()
         await refuse(plant, exchange, refusal, finished)
         return
     try:
@@ -154,9 +154,7 @@ async def _judge(call: _Call, credential: Credential) -> Walk:
     walk.turn_to(first)
     output = asked.output_limit or min(first.model.max_output_tokens, routing.ASSUMED_OUTPUT_TOKENS)
     walk.counted_tokens = 0 if asked.is_count else asked.input_tokens + output * asked.choices
-    walk.counted = await plant.windows.count(
-        credential, tokens=walk.counted_tokens, fitting=walk.fitting_limit
-    )
+    await walk.count()
     return walk
 
 
@@ -169,8 +167,9 @@ async def _is_repetition(walk: Walk) -> bool:
     else:
         return False
     kept = await idempotency.answer_of(walk.plant, request_id)
-    walk.correct_window(0)
-    await idempotency.answer_again(walk.exchange, kept, request_id=request_id, limits=walk.limits())
+    limits = walk.limits()
+    walk.uncount()
+    await idempotency.answer_again(walk.exchange, kept, request_id=request_id, limits=limits)
     return True
 
 
@@ -220,7 +219,7 @@ async def _admit(walk: Walk, *, replaces: bool = False) -> Admitted:
             case Repeated():
                 raise Repetition(decision.request_id) if decision.is_same_body else idempotency.mismatch()
         # The policy has changed since it was read: judge by what holds now.
-        dialect, asked = walk.dialect, walk.asked
+        dialect, asked, before = walk.dialect, walk.asked, walk.credential
         walk.credential = await plant.credentials.authenticate(
             exchange, endpoint=dialect.endpoint, is_fresh=True
         )
@@ -228,6 +227,10 @@ async def _admit(walk: Walk, *, replaces: bool = False) -> Admitted:
             walk.credential, name=walk.model.slug, param="model", catalogue=plant.catalogue
         )
         authorizing.judge_length(walk.credential, dialect=dialect, asked=asked)
+        # What is replaced was admitted, and counted, before.
+        if not replaces and walk.credential.minute_limits != before.minute_limits:
+            walk.uncount()
+            await walk.count()
     raise temporarily_unavailable("The key's policy is changing too fast, so it")
 
 

@@ -26,16 +26,26 @@ class RedisAway(Exception):
 
 
 class RedisPipe:
-    """Runs Lua scripts. Lives on one event loop; connects when first used, and anew after it was cut off."""
+    """Runs Lua scripts. Lives on one event loop; connects when first used, and anew after it was cut off.
 
-    def __init__(self, url: str, *scripts: str) -> None:
+    `greeting` is a script, with its key, that runs first on each connection. Its argument is 1 if something that was
+    told on an earlier one may never have been heard, else 0.
+    """
+
+    def __init__(self, url: str, *scripts: str, greeting: tuple[str, str] | None = None) -> None:
         self._address: dict[str, Any] = dict(parse_url(url))
         self._scripts = scripts
+        self._greeting = greeting
+        self._is_unheard = False
         self._digests = {
             script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in scripts
         }
         self._connection: _Connection | None = None
         self._connecting: asyncio.Task[_Connection] | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connection is not None and self._connection.is_open
 
     async def run(self, script: str, key: str, *arguments: str | bytes | int) -> Any:
         """The answer of one of the scripts for one key. Raises RedisAway."""
@@ -50,6 +60,7 @@ class RedisPipe:
         Raises RedisAway if there is no connection now.
         """
         if self._connection is None or not self._connection.is_open:
+            self._is_unheard = True
             raise RedisAway("there is no connection")
         self._connection.send("EVALSHA", self._digests[script], 1, key, *arguments, within_s=_TELL_WITHIN_S)
 
@@ -79,8 +90,13 @@ class RedisPipe:
         if self._address.get("db"):
             greeting.append(("SELECT", str(self._address["db"])))
         greeting += [("SCRIPT", "LOAD", script) for script in self._scripts]
+        if self._greeting is not None:
+            script, key = self._greeting
+            if self._connection is not None:
+                self._is_unheard |= self._connection.is_unheard
+            greeting.append(("EVAL", script, "1", key, str(int(self._is_unheard))))
         await asyncio.gather(*[connection.send(*command) for command in greeting])
-        self._connection = connection
+        self._connection, self._is_unheard = connection, False
         return connection
 
     async def _open(self) -> "_Connection":
@@ -98,7 +114,10 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._reader = hiredis.Reader()
-        self._asked: deque[tuple[asyncio.Future[Any], float]] = deque()
+        # The answer that is waited for, until when, and whether by anybody.
+        self._asked: deque[tuple[asyncio.Future[Any], float, bool]] = deque()
+        # Something that was told has not been answered, and never will be.
+        self.is_unheard = False
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._watch: asyncio.TimerHandle | None = None
@@ -123,7 +142,7 @@ class _Connection(asyncio.Protocol):
             raise RedisAway("the connection is closed")
         future: asyncio.Future[Any] = self._loop.create_future()
         due = self._loop.time() + within_s + TIMEOUT_S
-        self._asked.append((future, due))
+        self._asked.append((future, due, not within_s))
         self._unsent.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # typed as a 1-tuple
         if not within_s and not self._sends_soon:
             self._sends_soon = True
@@ -155,10 +174,11 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
         while (answer := self._reader.gets()) is not False:
-            future, _ = self._asked.popleft()
+            future, _, is_awaited = self._asked.popleft()
             if future.done():
                 continue
             if isinstance(answer, hiredis.ReplyError):
+                self.is_unheard |= not is_awaited
                 _fail(future, RedisAway(str(answer)))
                 self.close()
             else:
@@ -169,7 +189,8 @@ class _Connection(asyncio.Protocol):
         if self._watch is not None:
             self._watch.cancel()
         while self._asked:
-            future, _ = self._asked.popleft()
+            future, _, is_awaited = self._asked.popleft()
+            self.is_unheard |= not is_awaited
             if not future.done():
                 _fail(future, RedisAway("the connection was cut"))
 

@@ -93,23 +93,32 @@ class Walk:
             finished.cached_input_tokens = usage.cached_input_tokens
             finished.cache_write_tokens = usage.cache_write_tokens
             finished.is_estimated = usage.is_estimated
+        beyond = (usage.input_tokens + usage.output_tokens if usage else 0) - self.counted_tokens
+        if self.counted is not None and self.plant.windows.will_miss(self.counted, tokens=beyond):
+            finished.miss()
         await self.plant.teller.settle(finished)
-        self.correct_window(usage.input_tokens + usage.output_tokens if usage else 0)
-
-    def correct_window(self, used_tokens: int) -> None:
-        """Have the minute count what the request used instead of what it was estimated at."""
         if self.counted is not None:
-            self.plant.windows.correct(
-                self.credential, self.counted, tokens=used_tokens - self.counted_tokens
-            )
+            # The minute counts what the request used, instead of what it was estimated at.
+            self.plant.windows.correct(self.credential, self.counted, tokens=beyond)
+
+    async def count(self) -> None:
+        """Count the request in its key's minute, by the limits that the key has now. Raises Refusal (429)."""
+        self.counted = await self.plant.windows.count(
+            self.credential, tokens=self.counted_tokens, fitting=self.fitting_limit
+        )
+
+    def uncount(self) -> None:
+        """Take the request, which is not admitted, out of its key's minute."""
+        counted, self.counted = self.counted, None
+        if counted is not None:
+            self.plant.windows.correct(self.credential, counted, requests=-1, tokens=-self.counted_tokens)
 
     def minute_refusal(self, decision: MinuteExhausted) -> Refusal:
         """The refusal of the teller, who knows more of the minute than Redis; which is told not to count it."""
         counted = self.counted
         if counted is None:
             raise TypeError("only a request that was counted can exceed its minute")
-        self.plant.windows.correct(self.credential, counted, requests=-1, tokens=-self.counted_tokens)
-        self.counted = None
+        self.uncount()
         return refusal_by_teller(counted, decision, tokens=self.counted_tokens, fitting=self.fitting_limit)
 
     def fitting_limit(self, room: int) -> str:
@@ -142,8 +151,11 @@ class Walk:
         return [*self.limits(), *self.served_by()]
 
     def limits(self) -> Headers:
-        """What limits the key."""
-        return self.counted.headers() if self.counted else []
+        """What limits the key. The minute is shown without a request that was not admitted."""
+        if self.counted is None:
+            return []
+        counted = self.counted if self.admitted else self.counted.without(self.counted_tokens)
+        return counted.headers()
 
     def served_by(self) -> Headers:
         """Who gave the answer, once there is one."""

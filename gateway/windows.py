@@ -3,7 +3,8 @@
 The minute slides: a request counts for 60 seconds, in steps of one. One Redis round trip runs one Lua script,
 so the count is exact whatever runs in parallel. Where Redis does not answer within 100 ms, and for the minute after it
 was emptied or started anew, it does not know the whole minute: then the teller counts it from what is admitted
-(`usage.minutes`), which is as exact and costs more. A refused request is not counted.
+(`usage.minutes`), which is as exact and costs more. What it admits then, Redis has missed; so the teller does not
+believe Redis afterwards either, for that key and in every process. A refused request is not counted.
 """
 
 import datetime as dt
@@ -11,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from django.conf import settings
@@ -42,6 +43,16 @@ if redis.call('HEXISTS', KEYS[1], 'r' .. ARGV[1]) == 1 then
   end
 end
 """
+# First of all on every connection. A Redis that was started anew may have kept old counts and lost the latest; and one
+# that may not have heard how a request ended counts too little of it.
+_GREET = """
+local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+if ARGV[1] == '1' or redis.call('GET', 'minute:run') ~= run then
+  redis.call('DEL', KEYS[1])
+  redis.call('SET', 'minute:run', run)
+end
+"""
+_SINCE = "minute:since"
 _VOUCH = "return redis.call('SET', KEYS[1], redis.call('TIME')[1] - 61, 'NX')"
 
 
@@ -61,11 +72,15 @@ class Counted:
     retry_ms: int
     second: int  # of the clock that counted; a correction goes to the same one. 0: Redis has not counted it
     refused: str  # `requests`, `tokens` or empty
-    is_known: bool  # Redis knows the whole minute; else the teller has to count it
+    is_known: bool  # Redis knows the whole minute, as far as it can tell; else the teller has to count it
 
     def learn(self, state: MinuteState) -> None:
         """Take over what the teller has counted."""
         self.requests, self.tokens, self.reset_ms = state.requests, state.tokens, _MINUTE_S * _SECOND_MS
+
+    def without(self, tokens: int) -> "Counted":
+        """The same minute without this request of so many tokens."""
+        return replace(self, requests=self.requests - 1, tokens=self.tokens - tokens)
 
     def headers(self) -> Headers:
         """OpenAI's `x-ratelimit-*` headers; what has no limit has no headers."""
@@ -91,13 +106,17 @@ class Windows:
     """The sliding minutes of all keys, in Redis."""
 
     def __init__(self) -> None:
-        self._redis = RedisPipe(settings.REDIS_URL, _COUNT, _CORRECT, _VOUCH)
+        self._redis = RedisPipe(settings.REDIS_URL, _COUNT, _CORRECT, _VOUCH, greeting=(_GREET, _SINCE))
         self._away_until = 0.0
+
+    def will_miss(self, counted: Counted, *, tokens: int) -> bool:
+        """Whether Redis counts so many tokens too little of a request, and cannot be told now."""
+        return tokens > 0 and counted.second > 0 and not self._redis.is_connected
 
     async def vouch(self) -> None:
         """Tell a new Redis that it knows the last minute: nothing was admitted in it."""
         with suppress(RedisAway):
-            await self._redis.run(_VOUCH, "minute:since")
+            await self._redis.run(_VOUCH, _SINCE)
 
     async def count(self, credential: Credential, *, tokens: int, fitting: Fitting) -> Counted | None:
         """Count one request of about this many tokens; None for a key without limits. Raises Refusal (429)."""
@@ -116,20 +135,18 @@ class Windows:
         if credential.requests_per_minute is None and credential.tokens_per_minute is None:
             return None
         counted = await self._ask(credential, tokens=0, counts=False)
-        if not counted.is_known:
-            now = dt.datetime.now(dt.UTC)
+        now = dt.datetime.now(dt.UTC)
+        if not counted.is_known or await read(minutes.has_gap, key_id=credential.key_id, at=now):
             counted.learn(await read(minutes.state_of, key_id=credential.key_id, at=now))
         return counted
 
     def correct(self, credential: Credential, counted: Counted, *, requests: int = 0, tokens: int) -> None:
         """Add what a request used beyond its estimate (or give back the rest), in the second it was counted in."""
-        if not counted.second or not (tokens or requests) or time.monotonic() < self._away_until:
+        if not counted.second or not (tokens or requests):
             return
-        try:
-            # Nobody waits for it: it comes before whatever this process counts next.
+        # Nobody waits for it: it comes before whatever this process counts next.
+        with suppress(RedisAway):
             self._redis.tell(_CORRECT, _name(credential.key_id), counted.second, requests, tokens)
-        except RedisAway as error:
-            self._stay_away(error)
 
     async def close(self) -> None:
         await self._redis.close()
@@ -165,10 +182,16 @@ class Windows:
 
 
 def minute_of(counted: Counted | None, *, tokens: int) -> Minute | None:
-    """What the teller has to count because Redis cannot; None where Redis has."""
-    if counted is None or counted.is_known:
+    """What the teller is told of the minute, to count it where Redis cannot know it; None where nothing limits it."""
+    if counted is None:
         return None
-    return Minute(counted.limit_requests, counted.limit_tokens, tokens)
+    return Minute(
+        counted.limit_requests,
+        counted.limit_tokens,
+        tokens,
+        is_counted=counted.second > 0,
+        is_decided=counted.is_known,
+    )
 
 
 def refusal_by_teller(

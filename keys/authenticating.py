@@ -41,6 +41,11 @@ class Credential:
     allowed_endpoints: frozenset[str]
     allowed_networks: tuple[IPv4Network | IPv6Network, ...]
 
+    @property
+    def minute_limits(self) -> tuple[int | None, int | None]:
+        """Requests and tokens a minute."""
+        return self.requests_per_minute, self.tokens_per_minute
+
 
 @sensitive_variables("secret")
 def find(*, secret: str) -> Credential | None:

@@ -29,8 +29,8 @@ class OwnServices:
             shutil.copytree(prepared_home(Path(os.environ[_RUN_HOME])) / "postgres", home / "postgres")
         self.home = Home(home)
         self.home.make()
-        # What a crash must not lose waits for the disk; this Redis loses all that it has.
-        self._embedded = Embedded(self.home, postgres=postgres, redis=redis, durable=postgres)
+        # As it is shipped: what a crash must not lose waits for the disk, and a Redis that starts again has old counts.
+        self._embedded = Embedded(self.home, postgres=postgres, redis=redis, durable=True)
         self._embedded.start(dict(os.environ))
         self.urls = self._embedded.urls
 

@@ -40,7 +40,7 @@ class Admission:
     # It has been admitted before, for another model: that hold is taken back before this is decided.
     replaces: bool = False
     idempotency: Idempotency | None = None
-    # Tokens it counts as in its key's minute. `minute`: to be judged here, because Redis cannot.
+    # Tokens it counts as in its key's minute. `minute`: what limits that; None where nothing does.
     minute_tokens: int = 0
     minute: Minute | None = None
 

@@ -1,6 +1,6 @@
 """The calls of a batch of the teller to PostgreSQL, as text: what they are, and how to send one and wait for it.
 
-The functions are in `usage/migrations/0007_foreseen_batches.py`.
+The functions are in `usage/migrations/0011_minute_gaps.py`.
 """
 
 from collections.abc import Iterable
@@ -15,13 +15,11 @@ from billing.wallets import Connection, Cursor
 # id, keys whose budgets count; answers one JSON text.
 OPEN = "SELECT usage_open_books($1, $2, $3, $4, $5, $6, $7, $8)"
 # Ids of holds that are resolved, wallets, budgets, begun and changed allowances, holds, claims, ids of freed claims,
-# usage records.
-WRITE = "SELECT usage_write_books($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+# usage records, keys of which Redis has missed a request.
+WRITE = "SELECT usage_write_books($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 # Both, if the first one's answer is the foreseen one: what OPEN takes, that answer, what WRITE takes. Answers nothing
 # if it was written, else what OPEN answers, and then nothing is written.
-TRY = (
-    "SELECT usage_try_books($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"
-)
+TRY = "SELECT usage_try_books($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)"
 
 
 class Call(NamedTuple):

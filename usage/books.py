@@ -72,6 +72,8 @@ class Left:
     unread_allowances: list[list[Any]]
     # Those that were placed.
     holds: list[list[Any]]
+    # Keys of which Redis has missed a request.
+    missed: set[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,9 @@ class Books:
     _new_holds: list[dict[str, Any]] = field(default_factory=list)
     _new_claims: list[dict[str, Any]] = field(default_factory=list)
     _freed_claims: list[str] = field(default_factory=list)
+    # Keys of which Redis has missed a request, as was read, and of this batch.
+    _missed: set[int] = field(default_factory=set)
+    _newly_missed: set[int] = field(default_factory=set)
     _resolved: list[str] = field(default_factory=list)
     _ended: list[FinishedRequest] = field(default_factory=list)
 
@@ -109,6 +114,7 @@ class Books:
         return cls(
             _wallets={row[0]: WalletState(*row) for row in wallets or ()},
             _versions={row[0]: (row[1], row[2]) for row in versions or ()},
+            _missed={row[0] for row in versions or () if row[3]},
             _budgets=BudgetsOfBatch.of(budgets or (), environments or ()),
             _allowances=AllowancesOfBatch.of(allowances or ()),
             _holds={row[0]: _Hold.of(row) for row in holds or ()},
@@ -122,14 +128,17 @@ class Books:
             self._take_back(request)
         if self._versions.get(request.finished.key_id) != (request.key_version, request.account_version):
             return PolicyChanged()
-        if request.minute is None:
+        # It was counted for every key of which Redis, for one request of this batch or for all, cannot know it.
+        state = self._minutes.get(request.finished.key_id)
+        if request.minute is None or state is None:
             return self._admit_once(request)
-        state = self._minutes.setdefault(request.finished.key_id, MinuteState())
         if what := state.refuses(request.minute):
             return MinuteExhausted(what, replace(state))
         decision = self._admit_once(request)
         if isinstance(decision, Admitted):
             state.add(request.minute)
+            if not request.minute.is_counted:
+                self._newly_missed.add(request.finished.key_id)
             return replace(decision, minute=replace(state))
         return decision
 
@@ -191,6 +200,8 @@ class Books:
         if finished.outcome == UsageRecord.Outcome.REFUSED:
             # It was admitted, and whoever asked did not hear of it in time.
             self._freed_claims.append(str(finished.id))
+        if finished.is_missed:
+            self._newly_missed.add(finished.key_id)
         self.record(finished)
         return True
 
@@ -219,6 +230,7 @@ class Books:
             *map(as_json, tables),
             array(self._freed_claims),
             recording.rows(self._ended) if self._ended else None,
+            array(self._newly_missed),
         ]
 
     def left(self) -> Left:
@@ -230,6 +242,7 @@ class Books:
             allowances=self._allowances.rows(),
             unread_allowances=self._allowances.unread(),
             holds=[_as_row(hold) for hold in self._new_holds],
+            missed=self._missed | self._newly_missed,
         )
 
     def write(self, connection: Connection) -> None:

@@ -35,11 +35,15 @@ class Foresight:
         self._allowances: dict[tuple[int, str], Row | None] = {}
         self._holds: dict[str, Row] = {}
         self._wary: dict[int, int] = {}
+        # Keys whose minute is counted: what is counted there is not foreseen.
+        self._missed: set[int] = set()
 
     def of(self, question: Question) -> list[list[Row] | None] | None:
         """The answer to expect, its lists in the order of PostgreSQL's; None where there is no telling."""
         accounts, keys = question.accounts, question.keys
-        if question.counted or not self._known_keys.issuperset(keys) or self._is_wary(accounts):
+        if question.counted or not self._missed.isdisjoint(question.versions):
+            return None
+        if not self._known_keys.issuperset(keys) or self._is_wary(accounts):
             return None
         try:
             wallets = [self._wallets[account] for account in accounts]
@@ -57,7 +61,7 @@ class Foresight:
             if not self._environments.keys() >= keys:
                 return None
             environments = [[key, self._environments[key]] for key in sorted(keys)]
-        versions = sorted([key, *versions] for key, versions in question.versions.items())
+        versions = sorted([key, *versions, False] for key, versions in question.versions.items())
         holds = [row for ended in sorted(question.ended) if (row := self._holds.get(ended))]
         # Nobody sends the same idempotency key twice, mostly: no claims.
         return [
@@ -84,6 +88,7 @@ class Foresight:
         for row in left.budgets:
             self._budgets[row[1]][row[0]] = row
         self._known_keys |= question.keys
+        self._missed = self._missed.difference(question.versions) | left.missed
         self._environments |= left.environments
         self._allowances |= dict.fromkeys(product(question.accounts, question.days))
         self._allowances |= {(row[0], row[1]): row for row in left.allowances}

@@ -2,6 +2,10 @@
 
 Everything admitted is either still held or recorded, and both are written under the lock of the account's wallet, so
 the count is exact over all processes.
+
+Redis may also not know that it does not know: while it could not be reached, by all processes or by one, requests were
+admitted that it has not counted. So the first of them leaves a gap in the key's minute (`MinuteGap`), under the same
+lock. Where there is one, Redis is believed by nobody, until all that it has missed has left the minute.
 """
 
 import datetime as dt
@@ -12,19 +16,22 @@ from typing import Literal
 from django.db import connection
 
 from billing.models import Hold
-from usage.models import UsageRecord
+from usage.models import MinuteGap, UsageRecord
 
 # As in `gateway/window.lua`: a second longer than the minute, for what began at its very edge.
 WINDOW = dt.timedelta(seconds=61)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for every request
 class Minute:
     """What a request asks of its key's minute. None: no limit. `tokens` is its own estimate."""
 
     requests_limit: int | None
     tokens_limit: int | None
     tokens: int
+    # Redis has counted the request; and knew the whole minute, as far as it can tell, when it found that it fits.
+    is_counted: bool = False
+    is_decided: bool = False
 
 
 @dataclass(slots=True)
@@ -74,6 +81,11 @@ def state_of(*, key_id: int, at: dt.datetime) -> MinuteState:
         )
         requests, tokens = cursor.fetchone()
     return MinuteState(requests=requests, tokens=tokens)
+
+
+def has_gap(*, key_id: int, at: dt.datetime) -> bool:
+    """Whether Redis has missed a request that may still be in the key's minute."""
+    return MinuteGap.objects.filter(pk=key_id, ends_at__gt=at).exists()
 
 
 def first_id_since(at: dt.datetime) -> uuid.UUID:

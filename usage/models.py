@@ -191,6 +191,19 @@ class IdempotencyClaim(models.Model):
         return f"claim of request {self.request_id}"
 
 
+class MinuteGap(models.Model):
+    """A key of which Redis has missed a request: until then its minute is counted from what was admitted.
+
+    Written and read under the wallet's lock, by every process: see `usage.minutes`.
+    """
+
+    key_id = models.BigIntegerField(primary_key=True)
+    ends_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"gap in the minute of key {self.key_id}"
+
+
 class Anomaly(models.Model):
     """An hour in which a key, or an account as a whole, spent far more than it does in the same hours of other days."""
 

@@ -44,7 +44,9 @@ class Question:
                 for a in admissions
                 if a.idempotency is not None
             ],
-            counted={a.finished.key_id for a in admissions if a.minute is not None},
+            counted={
+                a.finished.key_id for a in admissions if a.minute is not None and not a.minute.is_decided
+            },
             since=str(first_id_since(min((a.at for a in admissions), default=_EPOCH) - WINDOW)),
         )
 

@@ -56,8 +56,9 @@ class FinishedRequest:
     ip_address: str | None = None
     user_agent: str = ""
     client_request_id: str = ""
-    # The same price in integers; not written, for its name begins with an underscore.
+    # Neither is written, for their names begin with an underscore: the same price in integers, and `is_missed`.
     _price: TokenPrice | None = field(default=None, repr=False, compare=False)
+    _is_missed: bool = field(default=False, repr=False, compare=False)
 
     def set_price(self, price: TokenPrice) -> None:
         """Keep the price that held when the request was admitted."""
@@ -78,6 +79,15 @@ class FinishedRequest:
             # A hold or a journal from before there was such a price knows the input's.
             cache_write_micro=_micro(self.cache_write_usd_per_mtok or self.input_usd_per_mtok),
         )
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether Redis, which counts its minute, cannot be told that it has used more than it was counted as."""
+        return self._is_missed
+
+    def miss(self) -> None:
+        """Redis cannot be told."""
+        self._is_missed = True
 
     @property
     def has_produced(self) -> bool:

@@ -41,6 +41,12 @@ def forget_idempotency_claims() -> None:
     forgetting.forget_claims(at=timezone.now())
 
 
+@shared_task(name="usage.forget_minute_gaps", acks_late=True, ignore_result=True)
+def forget_minute_gaps() -> None:
+    """Delete the gaps in minutes that have passed."""
+    forgetting.forget_gaps(at=timezone.now())
+
+
 @shared_task(name="usage.aggregate_allowances", acks_late=True, ignore_result=True)
 def aggregate_allowances() -> None:
     """Write the share of the daily allowance that is used, and mail whom it concerns.

@@ -1,4 +1,4 @@
-"""A TCP port in front of another server, where the way to it can be made slow, and what passes can be counted."""
+"""A TCP port in front of another server, whose way can be made slow or cut, and what passes counted."""
 
 import asyncio
 import contextlib
@@ -21,6 +21,8 @@ class Link:
         self.answers = 0
         self.port = 0
         self._target = target
+        self._is_cut = False
+        self._open: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._is_listening = threading.Event()
         self._is_over = asyncio.Event()
@@ -32,6 +34,18 @@ class Link:
         self._loop.call_soon_threadsafe(self._is_over.set)
         self._thread.join()
         self._loop.close()
+
+    @contextlib.contextmanager
+    def cut(self) -> Iterator[None]:
+        """In here every connection is reset, those that are open and those to come."""
+        self._is_cut = True
+        self._loop.call_soon_threadsafe(self._reset)
+        yield
+        self._is_cut = False
+
+    def _reset(self) -> None:
+        for writer in self._open:
+            writer.transport.abort()
 
     async def _run(self) -> None:
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -45,6 +59,9 @@ class Link:
         await asyncio.gather(*passing, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_cut:
+            writer.transport.abort()
+            return
         try:
             if isinstance(self._target, Path):
                 far_reader, far_writer = await asyncio.open_unix_connection(self._target)
@@ -53,12 +70,14 @@ class Link:
         except OSError:
             writer.transport.abort()
             return
+        self._open.add(writer)
         try:
             await asyncio.gather(
                 self._pass(reader, far_writer, lambda: 0.0),
                 self._pass(far_reader, writer, lambda: self.delay_s),
             )
         finally:
+            self._open.discard(writer)
             writer.transport.abort()
             far_writer.transport.abort()
 

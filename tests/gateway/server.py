@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -42,6 +42,7 @@ class GatewayServer:
         processes: int = 1,
         drain_s: int = 30,
         env: Mapping[str, str] | None = None,
+        own_env: Sequence[Mapping[str, str]] = (),
     ) -> None:
         self._drain_s = drain_s
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -53,8 +54,10 @@ class GatewayServer:
             "LOG_LEVEL": "INFO",
             **(env or {}),
         }
+        # What is different for the first process, the second, …
+        self._own_environ = own_env or [{}] * processes
         self._log = (home / "gateway.log").open("ab")
-        self._processes = [self._start() for _ in range(processes)]
+        self._processes = [self._start(index) for index in range(processes)]
         self.wait_until_ready()
         for index in range(processes if processes > 1 else 0):
             with self.client_of(index):
@@ -80,7 +83,7 @@ class GatewayServer:
         """End one process the hard way, and start another in its place, as the supervisor does."""
         self._processes[index].kill()
         self._processes[index].wait()
-        self._processes[index] = self._start()
+        self._processes[index] = self._start(index)
         self.wait_until_ready()
 
     def terminate(self, index: int = 0) -> None:
@@ -134,12 +137,12 @@ class GatewayServer:
             assert time.monotonic() < deadline, self.log[-2000:]
             time.sleep(0.05)
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self, index: int) -> subprocess.Popen[bytes]:
         fd = self._listener.fileno()
         return subprocess.Popen(
             [*_UVICORN, "--fd", str(fd), "--timeout-graceful-shutdown", str(self._drain_s)],
             cwd=ROOT,
-            env=self._environ,
+            env={**self._environ, **self._own_environ[index]},
             pass_fds=[fd],
             stdout=self._log,
             stderr=self._log,
@@ -161,9 +164,17 @@ def database_url() -> str:
 
 @contextlib.contextmanager
 def running(
-    *, sandbox_url: str, home: Path, processes: int = 1, drain_s: int = 30, **env: str
+    *,
+    sandbox_url: str,
+    home: Path,
+    processes: int = 1,
+    drain_s: int = 30,
+    own_env: Sequence[Mapping[str, str]] = (),
+    **env: str,
 ) -> Iterator[GatewayServer]:
-    server = GatewayServer(sandbox_url=sandbox_url, home=home, processes=processes, drain_s=drain_s, env=env)
+    server = GatewayServer(
+        sandbox_url=sandbox_url, home=home, processes=processes, drain_s=drain_s, env=env, own_env=own_env
+    )
     try:
         yield server
     finally:

@@ -6,6 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from accounts.models import Plan
+from catalog.models import Model
+from keys import policies
 from tests.factories import make_key
 from tests.gateway.conftest import Stage, chat, wait_for
 from usage.models import UsageRecord
@@ -97,6 +100,61 @@ def test_what_requests_produce_beyond_their_estimate_is_all_that_a_minute_is_exc
     # All at once: none knows yet what the others will use, and together their estimates fill the minute.
     assert statuses == {200: LIMIT // estimated, 429: 40 - LIMIT // estimated}
     assert crowd.post(other.secret, body).status_code == 429
+
+
+def test_streams_in_parallel_exceed_the_minute_by_no_more_than_what_each_produces_beyond_its_estimate(
+    crowd: Stage,
+) -> None:
+    model = crowd.model()
+    account = crowd.account(credit="10")
+    # They name no output limit, so each counts as 1,024 tokens of output until it has ended.
+    estimated, used, fit = ESTIMATED_INPUT + 1_024, USED_INPUT + 1_500, 5
+    issued = make_key(account, tokens_per_minute=fit * estimated)
+    body = chat(model, stream=True, sandbox={"output_tokens": 1_500, "delay_ms": 1_500})
+
+    with ThreadPoolExecutor(20) as pool:
+        statuses = Counter(pool.map(lambda _: crowd.post(issued.secret, body).status_code, range(20)))
+
+    assert statuses == {200: fit, 429: 20 - fit}
+    assert _most_in_a_minute(account.pk) == fit * estimated + fit * (used - estimated)
+    # Now it counts what they have used, and that is too much already.
+    assert crowd.post(issued.secret, chat(model, max_tokens=1)).status_code == 429
+
+
+def test_a_lowered_limit_holds_for_every_request_that_starts_after_it(crowd: Stage) -> None:
+    model = crowd.model()
+    issued = make_key(crowd.account(credit="1"), requests_per_minute=3_000)
+    _have_it_kept(crowd, issued.secret)
+
+    policies.change_policy(key=issued.key, actor=None, requests_per_minute=1)
+
+    assert _of_fifty_at_once(crowd, issued.secret, model) == {200: 1, 429: 49}
+
+
+def test_a_first_limit_holds_for_every_request_that_starts_after_it(crowd: Stage) -> None:
+    model = crowd.model()
+    plan = Plan.objects.get(slug=Plan.PAY_AS_YOU_GO)
+    plan.pk, plan.slug, plan.requests_per_minute, plan.tokens_per_minute = None, "no-limits", None, None
+    plan.save()
+    issued = make_key(crowd.account(plan=plan.slug, credit="1"))
+    _have_it_kept(crowd, issued.secret)
+
+    policies.change_policy(key=issued.key, actor=None, requests_per_minute=1)
+
+    assert _of_fifty_at_once(crowd, issued.secret, model) == {200: 1, 429: 49}
+
+
+def _have_it_kept(crowd: Stage, secret: str) -> None:
+    """Every process knows what the key may do, and will not ask before a minute has passed."""
+    for index in range(len(crowd.gateway.pids)):
+        with crowd.gateway.client_of(index) as client:
+            assert client.get("key", headers={"authorization": f"Bearer {secret}"}).status_code == 200
+
+
+def _of_fifty_at_once(crowd: Stage, secret: str, model: Model) -> Counter[int]:
+    body = chat(model, max_tokens=5)
+    with ThreadPoolExecutor(50) as pool:
+        return Counter(pool.map(lambda _: crowd.post(secret, body).status_code, range(50)))
 
 
 def _most_in_a_minute(account_id: int) -> int:

@@ -175,17 +175,27 @@ def test_an_account_without_credit_still_gets_the_answer_that_it_paid_for(stage:
     assert same(first, shop.post("last-cent"))
 
 
-def test_the_minute_counts_no_tokens_of_a_repetition(stage: Stage) -> None:
-    shop = Shop(stage, tokens_per_minute=1_000, requests_per_minute=10)
+def test_the_minute_does_not_count_a_repetition_nor_one_that_is_refused(stage: Stage) -> None:
+    shop = Shop(stage, tokens_per_minute=1_000, requests_per_minute=3)
     shop.post("counted")
-    shop.post("counted")
+    again = shop.post("counted")
+    refused = [shop.post("counted", shop.body("other words are here")) for _ in range(3)]
 
     after = shop.post("next")
 
-    # Two ended with 3 + 2 tokens and with none; the third counts its estimate: 4 of input and 2 of output.
-    used = 1_000 - int(after.headers["x-ratelimit-remaining-tokens"])
-    assert used < 2 * 5 + 6
-    assert after.headers["x-ratelimit-remaining-requests"] == "7"
+    assert again.headers["x-ratelimit-remaining-requests"] == "2"
+    assert again.headers["x-ratelimit-remaining-tokens"] == str(1_000 - 5)
+    assert [answer.status_code for answer in refused] == [422, 422, 422]
+    # One ended with 3 + 2 tokens; the other counts its estimate: 5 of input and 2 of output.
+    assert after.headers["x-ratelimit-remaining-requests"] == "1"
+    assert after.headers["x-ratelimit-remaining-tokens"] == str(1_000 - 5 - 7)
+
+
+def test_a_repetition_needs_room_in_the_minute(stage: Stage) -> None:
+    shop = Shop(stage, requests_per_minute=1)
+    shop.post("counted")
+
+    assert shop.post("counted").json()["error"]["code"] == "rate_limit_exceeded"
 
 
 def test_a_client_that_left_comes_back_for_the_whole_stream(shop: Shop) -> None:

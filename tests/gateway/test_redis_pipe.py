@@ -5,10 +5,13 @@ import time
 import uuid
 from pathlib import Path
 
+import hiredis
 import pytest
+import redis
 from django.conf import settings
 
 from gateway.redis_pipe import RedisAway, RedisPipe
+from tests.gateway.conftest import wait_for
 
 ECHO = "return {KEYS[1], ARGV[1]}"
 BROKEN = "return redis.call('NOSUCHCOMMAND')"
@@ -53,6 +56,68 @@ def test_what_nobody_waits_for_is_done_before_what_comes_after() -> None:
         return answer
 
     assert asyncio.run(go()) == 111
+
+
+def test_whoever_may_not_have_been_heard_says_so_on_the_next_connection() -> None:
+    greet, key = "redis.call('RPUSH', KEYS[1], ARGV[1])", f"test:{uuid.uuid4()}"
+
+    async def go() -> None:
+        pipe = RedisPipe(settings.REDIS_URL, ECHO, BROKEN, greeting=(greet, key))
+
+        async def fail() -> None:
+            with pytest.raises(RedisAway):
+                await pipe.run(BROKEN, key, "1")
+
+        await pipe.run(ECHO, key, "first")
+        await fail()
+        await pipe.run(ECHO, key, "nothing was told")
+        await fail()
+        with pytest.raises(RedisAway):
+            pipe.tell(ECHO, key, "there is no connection")
+        await pipe.run(ECHO, key, "1")
+        pipe.tell(BROKEN, key, "refused")
+        await asyncio.to_thread(wait_for, lambda: not pipe.is_connected)
+        await pipe.run(ECHO, key, "1")
+        await fail()
+        await pipe.run(ECHO, key, "all of it was said before")
+        await pipe.close()
+
+    asyncio.run(go())
+
+    assert redis.Redis.from_url(settings.REDIS_URL).lrange(key, 0, -1) == [b"0", b"0", b"1", b"1", b"0"]
+
+
+def test_what_was_cut_off_before_its_answer_may_not_have_been_heard(tmp_path: Path) -> None:
+    said: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        commands = hiredis.Reader()
+        while piece := await reader.read(4096):
+            commands.feed(piece)
+            while command := commands.gets():
+                if command[0] == b"EVAL":
+                    said.append(command[-1])
+                if command[-1] == b"cut":
+                    writer.close()
+                    return
+                writer.write(b"+OK\r\n")
+
+    async def go() -> None:
+        server = await asyncio.start_unix_server(serve, tmp_path / "redis")
+        pipe = RedisPipe(f"unix://{tmp_path}/redis", ECHO, greeting=("return 1", "key"))
+        for _ in range(2):
+            with pytest.raises(RedisAway):
+                await pipe.run(ECHO, "key", "cut")  # it is who asked that learns of it
+        await pipe.run(ECHO, "key", "1")
+        pipe.tell(ECHO, "key", "cut")
+        await asyncio.to_thread(wait_for, lambda: not pipe.is_connected)
+        await pipe.run(ECHO, "key", "1")
+        await pipe.close()
+        server.close()
+
+    asyncio.run(go())
+
+    assert said == [b"0", b"0", b"0", b"1"]
 
 
 def test_after_a_failure_it_connects_anew(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from accounts.models import Plan
 from gateway.windows import duration
-from tests.factories import make_key
+from tests.factories import make_key, now
 from tests.gateway.conftest import Stage, chat
+from usage.models import DailyAllowance
 
 
 def test_of_twenty_parallel_requests_ten_a_minute_are_served(stage: Stage) -> None:
@@ -87,13 +88,28 @@ def test_a_request_that_does_not_fit_now_is_told_what_it_counts_and_what_would_f
     assert stage.post(issued.secret, chat(model, max_tokens=fits)).status_code == 200
 
 
-def test_a_refused_request_leaves_its_tokens_to_others(stage: Stage) -> None:
+def test_a_refused_request_is_not_counted(stage: Stage) -> None:
     model = stage.model(tier="premium")
-    issued = make_key(stage.account(), tokens_per_minute=500)
+    issued = make_key(stage.account(), requests_per_minute=1, tokens_per_minute=500)
 
     refused = [stage.post(issued.secret, chat(model, max_tokens=400)) for _ in range(3)]
 
     assert [answer.status_code for answer in refused] == [402, 402, 402]
+    minute = stage.get("key", issued.secret).headers
+    assert minute["x-ratelimit-remaining-requests"] == "1"
+    assert minute["x-ratelimit-remaining-tokens"] == "500"
+
+
+def test_the_refusal_of_an_exhausted_day_shows_the_minute_without_the_request(stage: Stage) -> None:
+    model = stage.model()
+    account = stage.account(plan=Plan.BASIC)
+    issued = make_key(account)
+    DailyAllowance.objects.create(account=account, day=now().date(), requests=7_200)
+
+    refused = [stage.post(issued.secret, chat(model, max_tokens=5)) for _ in range(2)]
+
+    assert [answer.json()["error"]["code"] for answer in refused] == ["daily_allowance_exhausted"] * 2
+    assert [answer.headers["x-ratelimit-remaining-requests"] for answer in refused] == ["10", "10"]
 
 
 def test_durations_read_as_openai_writes_them() -> None:

@@ -1,5 +1,6 @@
 """What is foreseen of a batch is what PostgreSQL answers, or nothing is written."""
 
+import datetime as dt
 import random
 from dataclasses import dataclass, field
 
@@ -19,7 +20,8 @@ from usage.admission import Admission, Admitted, Decision
 from usage.batches import TRY, WRITE, Call, as_json, execute
 from usage.books import Books
 from usage.foreseeing import Foresight
-from usage.models import UsageRecord
+from usage.minutes import Minute
+from usage.models import MinuteGap, UsageRecord
 from usage.opening import Question
 from usage.recording import FinishedRequest
 
@@ -147,6 +149,33 @@ def test_whatever_a_decision_rests_on_is_compared(what: str) -> None:
         answer = execute(wallets.borrowed_connection(), question.call()).fetchall()[0][0]
     assert foreseen is not None
     assert foreseen != orjson.loads(answer)
+
+
+@pytest.mark.django_db
+def test_the_minute_of_a_key_of_which_redis_has_missed_a_request_is_asked_until_the_gap_has_ended() -> None:
+    desk, clerk = Desk(credit="1"), Clerk()
+    decided = Minute(99, None, 5, is_counted=True, is_decided=True)
+    clerk.batch(desk.request(minute=decided))
+    MinuteGap.objects.create(
+        key_id=desk.key.pk, ends_at=now() + dt.timedelta(minutes=1)
+    )  # by another process
+    with transaction.atomic():
+        answer, _ = clerk.attempt(desk.request(minute=decided), raw=wallets.borrowed_connection())
+    assert answer is not None
+    assert orjson.loads(answer)[1] == [[desk.key.pk, 1, 1, True]]
+    assert orjson.loads(answer)[7][0][:2] == [desk.key.pk, 1]
+    assert Hold.objects.count() == 1
+
+    clerk.foresight.was_wrong([desk.account.pk])
+    for _ in range(20):
+        clerk.batch(desk.request(minute=decided))
+    MinuteGap.objects.update(ends_at=now())
+    # One that reads that it has ended, and those for which an account is asked that others write to.
+    for _ in range(16):
+        clerk.batch(desk.request(minute=decided))
+    assert clerk.foreseen == 0
+    clerk.batch(desk.request(minute=decided))
+    assert clerk.foreseen == 1
 
 
 @pytest.mark.django_db

@@ -1,4 +1,4 @@
-"""Claims of idempotency keys hold for a day, and then make room."""
+"""Claims of idempotency keys hold for a day, gaps in minutes for two minutes; then they make room."""
 
 import datetime as dt
 import uuid
@@ -7,7 +7,7 @@ import pytest
 
 from tests.factories import make_key, now
 from usage import forgetting, tasks
-from usage.models import IdempotencyClaim
+from usage.models import IdempotencyClaim, MinuteGap
 
 pytestmark = pytest.mark.django_db
 
@@ -34,3 +34,16 @@ def test_the_task_forgets_them() -> None:
     tasks.forget_idempotency_claims()
 
     assert IdempotencyClaim.objects.count() == 1
+
+
+def test_gaps_in_minutes_are_forgotten_when_they_have_passed() -> None:
+    for key_id, ended in (
+        (1, dt.timedelta(minutes=6)),
+        (2, dt.timedelta(minutes=4)),
+        (3, -dt.timedelta(minutes=1)),
+    ):
+        MinuteGap.objects.create(key_id=key_id, ends_at=now() - ended)
+
+    tasks.forget_minute_gaps()
+
+    assert set(MinuteGap.objects.values_list("key_id", flat=True)) == {2, 3}

@@ -6,13 +6,29 @@ import pytest
 from django.db import transaction
 
 from billing import wallets
+from tests.concurrency import in_parallel
 from tests.factories import now
 from tests.usage.desk import Desk
 from usage import minutes, opening
-from usage.admission import Admitted
-from usage.models import UsageRecord
+from usage.admission import Admission, Admitted, Decision
+from usage.minutes import Minute, MinuteExhausted
+from usage.models import MinuteGap, UsageRecord
 
 pytestmark = pytest.mark.django_db
+
+
+def missed(desk: Desk, *, limit: int = 2) -> Admission:
+    """A request that Redis has not counted."""
+    return desk.request(minute=Minute(limit, None, 5), minute_tokens=5)
+
+
+def decided(desk: Desk, *, limit: int = 2) -> Admission:
+    """A request that Redis has counted and found to fit."""
+    return desk.request(minute=Minute(limit, None, 5, is_counted=True, is_decided=True), minute_tokens=5)
+
+
+def kinds(decisions: list[Decision]) -> list[type[Decision]]:
+    return [type(decision) for decision in decisions]
 
 
 def test_the_minute_is_counted_from_what_is_admitted_where_redis_cannot_know_it() -> None:
@@ -67,3 +83,86 @@ def test_what_began_more_than_a_minute_ago_and_what_was_refused_does_not_count()
     (decision,) = desk.admit(desk.request(minute=minutes.Minute(1, None, 5)))
 
     assert isinstance(decision, Admitted)
+
+
+def test_what_redis_has_missed_counts_for_those_that_it_finds_to_fit() -> None:
+    desk = Desk(credit="1")
+
+    assert kinds(desk.admit(missed(desk))) == [Admitted]
+
+    assert minutes.has_gap(key_id=desk.key.pk, at=now() + dt.timedelta(seconds=61))
+    assert kinds(desk.admit(decided(desk))) == [Admitted]
+    assert kinds(desk.admit(decided(desk))) == [MinuteExhausted]
+
+
+def test_in_one_batch_too() -> None:
+    desk = Desk(credit="1")
+
+    decisions = desk.admit(decided(desk), missed(desk), decided(desk))
+
+    assert kinds(decisions) == [Admitted, Admitted, MinuteExhausted]
+
+
+def test_redis_is_believed_where_it_has_missed_nothing() -> None:
+    desk = Desk(credit="1")
+    counted = desk.request(minute=Minute(9, None, 5, is_counted=True), minute_tokens=5)
+
+    # It has counted the request, though it could not know of others before it.
+    assert kinds(desk.admit(counted)) == [Admitted]
+    assert kinds(desk.admit(decided(desk, limit=1))) == [Admitted]
+
+    assert not MinuteGap.objects.exists()
+
+
+def test_redis_is_believed_again_when_all_that_it_missed_has_left_the_minute() -> None:
+    desk = Desk(credit="1")
+    desk.admit(missed(desk))
+    MinuteGap.objects.update(ends_at=now())
+
+    assert not minutes.has_gap(key_id=desk.key.pk, at=now())
+    assert kinds(desk.admit(decided(desk, limit=1))) == [Admitted]
+
+
+def test_a_gap_is_made_longer_before_it_is_too_short() -> None:
+    desk = Desk(credit="1")
+    desk.admit(missed(desk))
+    first = MinuteGap.objects.get().ends_at
+    desk.admit(missed(desk))
+    assert MinuteGap.objects.get().ends_at == first
+
+    MinuteGap.objects.update(ends_at=now() + dt.timedelta(seconds=70))
+    desk.admit(missed(desk, limit=3))
+
+    assert MinuteGap.objects.get().ends_at > now() + dt.timedelta(seconds=140)
+
+
+def test_an_end_that_redis_cannot_be_told_leaves_a_gap() -> None:
+    desk = Desk(credit="1")
+    request = decided(desk)
+    desk.admit(request)
+    request.finished.miss()
+
+    desk.end(request, output_tokens=50)
+
+    (too_many,) = desk.admit(desk.request(minute=Minute(None, 54, 5, is_counted=True, is_decided=True)))
+    assert isinstance(too_many, MinuteExhausted)
+
+
+def test_a_refused_request_leaves_no_gap() -> None:
+    desk = Desk()
+
+    desk.admit(missed(desk), missed(desk, limit=0))
+
+    assert not MinuteGap.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_processes_with_and_without_redis_none_admits_beyond_the_limit() -> None:
+    desk = Desk(credit="1")
+    # Of the twelve Redis has counted six: to it all of them fit.
+    asking = [missed(desk, limit=6) if number % 2 else decided(desk, limit=6) for number in range(12)]
+    desk.admit(missed(desk, limit=6))
+
+    decisions = in_parallel(lambda number: desk.admit(asking[number])[0], times=12)
+
+    assert kinds(decisions).count(Admitted) == 5
