@@ -1,12 +1,16 @@
 """The sliding minute of a key: exact over processes, in Redis and without it."""
 
+import datetime as dt
 from concurrent.futures import ThreadPoolExecutor
+
+import redis
+from django.conf import settings
 
 from accounts.models import Plan
 from gateway.windows import duration
 from tests.factories import make_key, now
 from tests.gateway.conftest import Stage, chat
-from usage.models import DailyAllowance
+from usage.models import DailyAllowance, MinuteGap
 
 
 def test_of_twenty_parallel_requests_ten_a_minute_are_served(stage: Stage) -> None:
@@ -110,6 +114,30 @@ def test_the_refusal_of_an_exhausted_day_shows_the_minute_without_the_request(st
 
     assert [answer.json()["error"]["code"] for answer in refused] == ["daily_allowance_exhausted"] * 2
     assert [answer.headers["x-ratelimit-remaining-requests"] for answer in refused] == ["10", "10"]
+
+
+def test_what_redis_has_missed_is_counted_and_shown(stage: Stage) -> None:
+    model = stage.model()
+    issued = make_key(stage.account(), requests_per_minute=5)
+    stage.post(issued.secret, chat(model))
+    redis.Redis.from_url(settings.REDIS_URL).delete(f"minute:{{{issued.key.pk}}}")
+    MinuteGap.objects.create(key_id=issued.key.pk, ends_at=now() + dt.timedelta(minutes=1))
+
+    shown = stage.get("key", issued.secret)
+    served = stage.post(issued.secret, chat(model))
+
+    assert [answer.headers["x-ratelimit-remaining-requests"] for answer in (shown, served)] == ["4", "3"]
+
+
+def test_a_key_that_nothing_limits_is_told_of_no_limit(stage: Stage) -> None:
+    model = stage.model()
+    issued = make_key(stage.account())
+    Plan.objects.filter(slug=Plan.PAY_AS_YOU_GO).update(requests_per_minute=None, tokens_per_minute=None)
+
+    answers = [stage.post(issued.secret, chat(model)), stage.get("key", issued.secret)]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert not [name for answer in answers for name in answer.headers if name.startswith("x-ratelimit")]
 
 
 def test_durations_read_as_openai_writes_them() -> None:
