@@ -185,13 +185,7 @@ def minute_of(counted: Counted | None, *, tokens: int) -> Minute | None:
     """What the teller is told of the minute, to count it where Redis cannot know it; None where nothing limits it."""
     if counted is None:
         return None
-    return Minute(
-        counted.limit_requests,
-        counted.limit_tokens,
-        tokens,
-        is_counted=counted.second > 0,
-        is_decided=counted.is_known,
-    )
+    return Minute(counted.limit_requests, counted.limit_tokens, tokens, is_decided=counted.is_known)
 
 
 def refusal_by_teller(

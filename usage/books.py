@@ -137,7 +137,7 @@ class Books:
         decision = self._admit_once(request)
         if isinstance(decision, Admitted):
             state.add(request.minute)
-            if not request.minute.is_counted:
+            if not request.minute.is_decided:
                 self._newly_missed.add(request.finished.key_id)
             return replace(decision, minute=replace(state))
         return decision

@@ -4,8 +4,9 @@ Everything admitted is either still held or recorded, and both are written under
 the count is exact over all processes.
 
 Redis may also not know that it does not know: while it could not be reached, by all processes or by one, requests were
-admitted that it has not counted. So the first of them leaves a gap in the key's minute (`MinuteGap`), under the same
-lock. Where there is one, Redis is believed by nobody, until all that it has missed has left the minute.
+admitted that it has not counted. And what it has decided before it was emptied may still wait to be admitted. So
+whoever is admitted without it leaves a gap in the key's minute (`MinuteGap`), under the same lock. Where there is one,
+Redis is believed by nobody, until all that it has missed has left the minute.
 """
 
 import datetime as dt
@@ -29,8 +30,7 @@ class Minute:
     requests_limit: int | None
     tokens_limit: int | None
     tokens: int
-    # Redis has counted the request; and knew the whole minute, as far as it can tell, when it found that it fits.
-    is_counted: bool = False
+    # Redis, which knew the whole minute as far as it can tell, has found that it fits.
     is_decided: bool = False
 
 

@@ -192,7 +192,7 @@ class IdempotencyClaim(models.Model):
 
 
 class MinuteGap(models.Model):
-    """A key of which Redis has missed a request: until then its minute is counted from what was admitted.
+    """A key of which Redis may have missed a request: until then its minute is counted from what was admitted.
 
     Written and read under the wallet's lock, by every process: see `usage.minutes`.
     """

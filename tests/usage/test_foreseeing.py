@@ -154,7 +154,7 @@ def test_whatever_a_decision_rests_on_is_compared(what: str) -> None:
 @pytest.mark.django_db
 def test_the_minute_of_a_key_of_which_redis_has_missed_a_request_is_asked_until_the_gap_has_ended() -> None:
     desk, clerk = Desk(credit="1"), Clerk()
-    decided = Minute(99, None, 5, is_counted=True, is_decided=True)
+    decided = Minute(99, None, 5, is_decided=True)
     clerk.batch(desk.request(minute=decided))
     MinuteGap.objects.create(
         key_id=desk.key.pk, ends_at=now() + dt.timedelta(minutes=1)

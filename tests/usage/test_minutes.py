@@ -18,13 +18,13 @@ pytestmark = pytest.mark.django_db
 
 
 def missed(desk: Desk, *, limit: int = 2) -> Admission:
-    """A request that Redis has not counted."""
+    """A request of which Redis does not know whether it fits."""
     return desk.request(minute=Minute(limit, None, 5), minute_tokens=5)
 
 
 def decided(desk: Desk, *, limit: int = 2) -> Admission:
     """A request that Redis has counted and found to fit."""
-    return desk.request(minute=Minute(limit, None, 5, is_counted=True, is_decided=True), minute_tokens=5)
+    return desk.request(minute=Minute(limit, None, 5, is_decided=True), minute_tokens=5)
 
 
 def kinds(decisions: list[Decision]) -> list[type[Decision]]:
@@ -103,12 +103,19 @@ def test_in_one_batch_too() -> None:
     assert kinds(decisions) == [Admitted, Admitted, MinuteExhausted]
 
 
+def test_what_redis_has_decided_before_it_was_emptied_is_counted_when_it_is_admitted() -> None:
+    desk = Desk(credit="1")
+    on_its_way = decided(desk, limit=1)
+
+    assert kinds(desk.admit(missed(desk, limit=1))) == [Admitted]
+
+    assert kinds(desk.admit(on_its_way)) == [MinuteExhausted]
+
+
 def test_redis_is_believed_where_it_has_missed_nothing() -> None:
     desk = Desk(credit="1")
-    counted = desk.request(minute=Minute(9, None, 5, is_counted=True), minute_tokens=5)
+    desk.admit(desk.request())
 
-    # It has counted the request, though it could not know of others before it.
-    assert kinds(desk.admit(counted)) == [Admitted]
     assert kinds(desk.admit(decided(desk, limit=1))) == [Admitted]
 
     assert not MinuteGap.objects.exists()
@@ -144,7 +151,7 @@ def test_an_end_that_redis_cannot_be_told_leaves_a_gap() -> None:
 
     desk.end(request, output_tokens=50)
 
-    (too_many,) = desk.admit(desk.request(minute=Minute(None, 54, 5, is_counted=True, is_decided=True)))
+    (too_many,) = desk.admit(desk.request(minute=Minute(None, 54, 5, is_decided=True)))
     assert isinstance(too_many, MinuteExhausted)
 
 
