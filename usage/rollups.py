@@ -41,9 +41,9 @@ _ROLL_UP = """
             charged_nanousd = hourly.charged_nanousd + excluded.charged_nanousd,
             allowance_tokens = hourly.allowance_tokens + excluded.allowance_tokens
     )
-    SELECT NULL, NULL, count(*), NULL FROM marked
+    SELECT NULL, NULL, count(*) FROM marked
     UNION ALL
-    SELECT id, account_id, loss_nanousd, ended_at FROM marked WHERE loss_nanousd > 0
+    SELECT id, account_id, loss_nanousd FROM marked WHERE loss_nanousd > 0
 """
 
 
@@ -54,27 +54,27 @@ class Loss:
     record_id: uuid.UUID
     account_id: int
     amount_nanousd: int
-    ended_at: datetime
 
 
-def roll_up(*, batch: int = 5000) -> int:
+def roll_up(*, at: datetime, batch: int = 5000) -> int:
     """Add up to `batch` records to their hours and return how many; 0: there is nothing left that is free to claim.
 
-    What a record lost to the platform is booked in the same transaction, and the operator is told after it.
+    What a record lost to the platform is booked in the same transaction, and the operator is told after it. It is
+    booked as of now, whenever the request was: a month that was handed to an accountant does not change any more.
     """
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute(_ROLL_UP, {"batch": batch})
-            (_, _, rolled_up, _), *lost = cursor.fetchall()
+            (_, _, rolled_up), *lost = cursor.fetchall()
         losses = [Loss(*row) for row in lost]
         for loss in losses:
-            _book(loss)
+            _book(loss, at=at)
         if losses:
             transaction.on_commit(partial(_tell_operator, losses), robust=True)
     return int(rolled_up)
 
 
-def _book(loss: Loss) -> None:
+def _book(loss: Loss, *, at: datetime) -> None:
     ledger.post(
         reference=f"loss:{loss.record_id}",
         kind=LedgerTransaction.Kind.LOSS,
@@ -84,7 +84,7 @@ def _book(loss: Loss) -> None:
             ledger.Leg(LedgerAccount.Kind.PLATFORM_LOSS, -loss.amount_nanousd),
             ledger.Leg(LedgerAccount.Kind.USAGE_REVENUE, loss.amount_nanousd),
         ],
-        at=loss.ended_at,
+        at=at,
     )
 
 

@@ -25,7 +25,7 @@ def sweep_holds() -> None:
 @shared_task(name="usage.roll_up_hours", acks_late=True, ignore_result=True)
 def roll_up_hours() -> None:
     """Add every record that is not in the hourly sums yet."""
-    while rollups.roll_up():
+    while rollups.roll_up(at=timezone.now()):
         pass
 
 

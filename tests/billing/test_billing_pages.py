@@ -70,7 +70,7 @@ def test_the_page_counts_what_was_spent_this_month_to_the_last_request() -> None
     account, now = factories.make_account(credit="10"), factories.now()
     key, model = factories.make_key(account).key, factories.make_model()
     rows.make_record(account=account, key=key, model=model, at=now, cost_nanousd=3)
-    rollups.roll_up()
+    rollups.roll_up(at=factories.now())
     rows.make_record(account=account, key=key, model=model, at=now, cost_nanousd=4)
     rows.make_record(account=account, key=key, model=model, at=now - dt.timedelta(days=40), cost_nanousd=100)
     assert '<div class="figure-value my-1">$0.00<span class="usd-finer">0000007</span></div>' in text_of(
@@ -87,7 +87,7 @@ def test_the_ledger_reads_in_plain_words() -> None:
     rows.make_record(
         account=account, key=key, model=model, at=hour, cost_nanousd=9, charged_nanousd=0, loss_nanousd=9
     )
-    rollups.roll_up()
+    rollups.roll_up(at=factories.now())
     posting.post_hours(at=factories.now())
     topup = make_topup(account)
     page = text_of(sign_in(account), "/billing/")

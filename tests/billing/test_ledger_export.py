@@ -7,11 +7,15 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+import time_machine
 from django.core.management import CommandError, call_command
 
 from accounts.models import Account
 from billing import crediting, ledger_export, topping_up
 from tests import factories
+from tests.invariants import check_books
+from tests.usage import rows
+from usage import posting, rollups
 
 pytestmark = pytest.mark.django_db
 NOVEMBER = ("--from", "2026-11-01", "--to", "2026-11-30")
@@ -42,7 +46,7 @@ def test_each_posting_is_a_row() -> None:
     topping_up.finish(
         provider="sandbox", reference=topup.provider_reference, paid_total_nanousd=topup.total_nanousd, at=at
     )
-    rows = exported(*NOVEMBER)
+    exports = exported(*NOVEMBER)
     common = {
         "date": "2026-11-03",
         "time_utc": "09:05:07",
@@ -53,15 +57,15 @@ def test_each_posting_is_a_row() -> None:
         "account": account.name,
         "description": f"Top-up {topup.pk}",
     }
-    legs = {row["ledger_account"]: (row["debit_usd"], row["credit_usd"]) for row in rows}
+    legs = {row["ledger_account"]: (row["debit_usd"], row["credit_usd"]) for row in exports}
     assert legs == {
         "cash_clearing:sandbox": ("25.000000000", ""),
         f"customer_credits:{account.pk}": ("", "20.000000000"),
         "fee_revenue": ("", "5.000000000"),
     }
-    for row in rows:
+    for row in exports:
         assert row.items() >= common.items()
-    assert sum(Decimal(row["debit_usd"] or 0) - Decimal(row["credit_usd"] or 0) for row in rows) == 0
+    assert sum(Decimal(row["debit_usd"] or 0) - Decimal(row["credit_usd"] or 0) for row in exports) == 0
 
 
 def test_both_days_are_included_and_no_others() -> None:
@@ -71,6 +75,40 @@ def test_both_days_are_included_and_no_others() -> None:
     for at in (first - moment, first, after - moment, after):
         grant(account, at=at)
     assert {row["transaction"] for row in exported(*NOVEMBER)} == {"2", "3"}
+
+
+def test_a_month_that_was_exported_does_not_change_and_none_misses_what_came_late() -> None:
+    """A request of November that the journal brings back in December has used more than there was."""
+    late, december = dt.datetime(2026, 11, 30, 23, 30, tzinfo=dt.UTC), dt.datetime(2026, 12, 2, tzinfo=dt.UTC)
+    account = factories.make_account()
+    grant(account, at=late)
+    november = exported(*NOVEMBER)
+    rows.make_record(
+        account=account,
+        key=factories.make_key(account).key,
+        model=factories.make_model(),
+        at=late,
+        cost_nanousd=3,
+        charged_nanousd=1,
+        loss_nanousd=2,
+    )
+    rollups.roll_up(at=december)
+    posting.post_hours(at=december)
+    assert exported(*NOVEMBER) == november
+    parts = november + exported("--from", "2026-12-01", "--to", "2026-12-31")
+    assert {row["kind"] for row in parts} == {"promotion", "loss", "usage"}
+    assert parts == exported("--from", "2026-01-01", "--to", "2026-12-31")
+    check_books(idle=True)
+
+
+@pytest.mark.parametrize(("minutes", "is_early"), [(-60, True), (59, True), (60, False)])
+def test_who_exports_too_early_is_told(minutes: int, is_early: bool) -> None:
+    err = io.StringIO()
+    with time_machine.travel(
+        dt.datetime(2026, 12, 1, tzinfo=dt.UTC) + dt.timedelta(minutes=minutes), tick=False
+    ):
+        call_command("export_ledger", *NOVEMBER, stdout=io.StringIO(), stderr=err)
+    assert ("2026-11-30 has not been over for an hour" in err.getvalue()) == is_early
 
 
 def test_a_month_in_which_nothing_moved_is_its_heading() -> None:

@@ -47,7 +47,7 @@ def account() -> Account:
         at=HOUR,
         cost_nanousd=3 * USD,
     )
-    rollups.roll_up()
+    rollups.roll_up(at=AT)
     posting.post_hours(at=AT)
     book(account, "expiry:1:0", Kind.EXPIRY, "welcome", own(account, -4 * USD), Leg(Of.PROMOTIONS, 4 * USD))
     back = [

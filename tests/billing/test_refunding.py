@@ -35,7 +35,7 @@ def spend(account: Account, usd: Decimal | int) -> None:
     nanousd = int(Decimal(usd) * USD)
     model, key = factories.make_model(), factories.make_key(account).key
     rows.make_record(account=account, key=key, model=model, at=AT, cost_nanousd=nanousd)
-    rollups.roll_up()
+    rollups.roll_up(at=AT)
     posting.post_hours(at=factories.now())
 
 

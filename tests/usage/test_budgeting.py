@@ -42,7 +42,7 @@ def test_a_budget_counts_its_period_though_it_was_made_within_it() -> None:
         desk.admit(request)
         desk.end(request, output_tokens=10)
         if at < MIDNIGHT:
-            rollups.roll_up()
+            rollups.roll_up(at=now())
     desk.admit(desk.request(at=MIDNIGHT - MOMENT), desk.request(at=MIDNIGHT + MOMENT))
 
     made = {
@@ -262,7 +262,7 @@ def test_the_migration_counts_the_budgets_there_were_as_a_new_one_counts() -> No
         desk.admit(ended, running)
         desk.end(ended, output_tokens=10 + days)
         if days > 1:
-            rollups.roll_up()
+            rollups.roll_up(at=now())
     made = [make_budget(desk.key, limit_nanousd=1, period=period) for period in Budget.Period.values]
     Budget.objects.update(spent_nanousd=1, held_nanousd=1, previous_spent_nanousd=1, previous_held_nanousd=1)
 

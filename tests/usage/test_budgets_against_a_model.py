@@ -137,7 +137,7 @@ class World:
         self.at += dt.timedelta(hours=hours)
 
     def roll_up(self) -> None:
-        rollups.roll_up()
+        rollups.roll_up(at=BEGINNING)
 
     def compare(self) -> None:
         for budget in Budget.objects.filter(account=self.desks[0].account):

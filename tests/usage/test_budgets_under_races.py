@@ -4,7 +4,7 @@ import pytest
 
 from billing.models import Budget
 from tests.concurrency import in_parallel
-from tests.factories import make_budget
+from tests.factories import make_budget, now
 from tests.invariants import check_books
 from tests.usage.desk import Desk
 from usage import budgeting, rollups
@@ -29,7 +29,7 @@ def test_a_budget_that_is_made_while_requests_come_and_end_counts_each_once() ->
             case 2:
                 assert desk.end(before[number // 4], output_tokens=10)
             case _:
-                rollups.roll_up()
+                rollups.roll_up(at=now())
 
     in_parallel(act, times=16)
 

@@ -30,7 +30,7 @@ def test_an_ended_hour_is_one_transaction_per_account() -> None:
     accounts = [factories.make_account(credit="1") for _ in range(2)]
     for account in accounts:
         spend(account)
-    rollups.roll_up()
+    rollups.roll_up(at=factories.now())
     balances = list(Wallet.objects.order_by("pk").values_list("balance_nanousd", flat=True))
 
     assert posting.post_hours(at=LATER) == 2
@@ -53,7 +53,7 @@ def test_an_ended_hour_is_one_transaction_per_account() -> None:
 def test_the_running_hour_is_left_alone() -> None:
     account = factories.make_account(credit="1")
     spend(account)
-    rollups.roll_up()
+    rollups.roll_up(at=factories.now())
     assert posting.post_hours(at=LATER - dt.timedelta(microseconds=1)) == 0
     assert_wallet_is_ledger_less_unposted(account)
 
@@ -63,7 +63,7 @@ def test_a_late_record_makes_a_second_transaction_of_its_hour() -> None:
     account = factories.make_account(credit="1")
     for _ in range(2):
         spend(account, keys=1)
-        rollups.roll_up()
+        rollups.roll_up(at=factories.now())
         assert posting.post_hours(at=LATER) == 1
         assert_wallet_is_ledger_less_unposted(account)
     references = (
@@ -77,7 +77,7 @@ def test_what_the_allowance_paid_is_not_posted() -> None:
     account = factories.make_account()
     key, model = factories.make_key(account).key, factories.make_model()
     make_record(account=account, key=key, model=model, at=HOUR, charged_nanousd=0, allowance_tokens=120)
-    rollups.roll_up()
+    rollups.roll_up(at=factories.now())
     assert posting.post_hours(at=LATER) == 0
 
 
@@ -87,7 +87,7 @@ def test_a_crash_before_the_commit_posts_nothing_and_the_next_run_posts_it(
 ) -> None:
     account = factories.make_account(credit="1")
     spend(account)
-    rollups.roll_up()
+    rollups.roll_up(at=factories.now())
     real_post = ledger.post
 
     def crash(**movement: Any) -> None:
@@ -108,7 +108,7 @@ def test_a_crash_before_the_commit_posts_nothing_and_the_next_run_posts_it(
 def test_a_second_worker_waits_and_posts_nothing_twice() -> None:
     account = factories.make_account(credit="1")
     spend(account)
-    rollups.roll_up()
+    rollups.roll_up(at=factories.now())
     posted: list[int] = []
 
     def other_worker() -> None:
@@ -132,13 +132,13 @@ def test_a_second_worker_waits_and_posts_nothing_twice() -> None:
 def test_a_roll_up_that_comes_in_between_is_posted_by_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
     account = factories.make_account(credit="1")
     spend(account, keys=1)
-    rollups.roll_up()
+    rollups.roll_up(at=factories.now())
     real_post = ledger.post
 
     def post_while_another_key_is_rolled_up(**movement: Any) -> None:
         def other_worker() -> None:
             spend(account, keys=1)
-            rollups.roll_up()
+            rollups.roll_up(at=factories.now())
             connection.close()
 
         other = threading.Thread(target=other_worker)
@@ -161,12 +161,12 @@ def test_a_roll_up_into_the_very_row_waits_until_it_is_posted(monkeypatch: pytes
     account = factories.make_account(credit="1")
     key, model = factories.make_key(account).key, factories.make_model()
     make_record(account=account, key=key, model=model, at=HOUR)
-    rollups.roll_up()
+    rollups.roll_up(at=factories.now())
     make_record(account=account, key=key, model=model, at=HOUR)
     real_post = ledger.post
 
     def roll_up() -> None:
-        rollups.roll_up()
+        rollups.roll_up(at=factories.now())
         connection.close()
 
     other = threading.Thread(target=roll_up)

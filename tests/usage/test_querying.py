@@ -74,11 +74,11 @@ def test_figures_equal_records_wallet_and_ledger_however_far_the_tasks_have_come
     whole = expected(account)
     stages: list[Callable[[], object]] = [
         lambda: None,
-        lambda: rollups.roll_up(batch=17),
+        lambda: rollups.roll_up(at=factories.now(), batch=17),
         lambda: posting.post_hours(at=START + dt.timedelta(days=2)),
-        lambda: rollups.roll_up(batch=50),
+        lambda: rollups.roll_up(at=factories.now(), batch=50),
         lambda: posting.post_hours(at=START + dt.timedelta(days=3)),
-        rollups.roll_up,
+        lambda: rollups.roll_up(at=factories.now()),
         lambda: posting.post_hours(at=END),
     ]
     for stage in stages:
@@ -118,7 +118,7 @@ def check_dimension(account: Account, *, by: Dimension, whole: queries.Totals) -
 )
 def test_a_chart_sums_to_its_figure(account: Account, metric: Metric, by: Dimension, name: str) -> None:
     scatter(account)
-    rollups.roll_up(batch=20)
+    rollups.roll_up(at=factories.now(), batch=20)
     series = queries.series(account=account, start=START, end=END, by=by, metric=metric, most=2)
     assert series.total == getattr(expected(account), name)
     assert len(series.datasets) <= 2
@@ -126,7 +126,7 @@ def test_a_chart_sums_to_its_figure(account: Account, metric: Metric, by: Dimens
 
 def test_a_filter_narrows_every_figure(account: Account) -> None:
     scatter(account)
-    rollups.roll_up(batch=20)
+    rollups.roll_up(at=factories.now(), batch=20)
     for by in ("key", "model", "environment", "outcome"):
         for row in queries.breakdown(account=account, start=START, end=END, by=by):
             if not row.ident:
@@ -148,7 +148,7 @@ def test_a_range_is_whole_hours_from_start_to_before_end(account: Account, is_ro
     for minutes in (-1, 0, 59, 60, 119, 120):
         make_record(account=account, key=key, model=model, at=START + dt.timedelta(minutes=minutes))
     if is_rolled_up:
-        rollups.roll_up()
+        rollups.roll_up(at=factories.now())
 
     def count(start: int, end: int) -> int:
         minutes = dt.timedelta(minutes=1)
@@ -203,7 +203,7 @@ def test_facts_of_keys_are_those_of_the_month_and_of_the_account(account: Accoun
     foreign = factories.make_key().key
     for at in (START - dt.timedelta(seconds=1), START, END):
         make_record(account=account, key=used, model=model, at=at)
-        rollups.roll_up(batch=1)
+        rollups.roll_up(at=factories.now(), batch=1)
     last = make_record(
         account=account,
         key=used,
@@ -264,7 +264,7 @@ def test_an_account_has_called_once_a_request_was_completed(account: Account) ->
     assert not queries.has_called(account=account)
     make_record(account=account, key=key, model=model, at=START)
     assert queries.has_called(account=account)
-    rollups.roll_up()
+    rollups.roll_up(at=factories.now())
     assert queries.has_called(account=account)
 
 

@@ -17,6 +17,7 @@ from usage import rollups
 from usage.models import HourlyUsage, UsageRecord
 
 AT = dt.datetime(2026, 3, 4, 10, 59, 59, tzinfo=dt.UTC)
+DAY = dt.timedelta(days=1)
 
 
 @pytest.mark.django_db
@@ -30,8 +31,8 @@ def test_records_are_summed_by_hour_key_model_and_outcome() -> None:
     make_record(account=account, key=two, model=model, at=AT)
     make_record(account=account, key=two, model=None, at=AT, outcome="refused", status=404)
 
-    assert rollups.roll_up() == 5
-    assert rollups.roll_up() == 0
+    assert rollups.roll_up(at=AT) == 5
+    assert rollups.roll_up(at=AT) == 0
 
     hour = AT.replace(minute=0, second=0)
     assert HourlyUsage.objects.count() == 4
@@ -54,7 +55,7 @@ def test_later_records_are_added_to_an_hour_that_exists_even_without_a_model() -
     key = factories.make_key(account).key
     for _ in range(3):
         make_record(account=account, key=key, model=None, at=AT, outcome="refused", status=401)
-        rollups.roll_up()
+        rollups.roll_up(at=AT)
     assert HourlyUsage.objects.get().requests == 3
 
 
@@ -64,7 +65,7 @@ def test_a_batch_takes_no_more_than_it_is_told() -> None:
     key, model = factories.make_key(account).key, factories.make_model()
     for _ in range(5):
         make_record(account=account, key=key, model=model, at=AT)
-    assert [rollups.roll_up(batch=2) for _ in range(4)] == [2, 2, 1, 0]
+    assert [rollups.roll_up(at=AT, batch=2) for _ in range(4)] == [2, 2, 1, 0]
     assert HourlyUsage.objects.get().requests == 5
 
 
@@ -82,11 +83,11 @@ def test_a_crash_between_the_sums_and_the_commit_loses_and_doubles_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(ledger, "post", crash)
         with pytest.raises(KeyboardInterrupt):
-            rollups.roll_up()
+            rollups.roll_up(at=AT)
     assert not HourlyUsage.objects.exists()
     assert UsageRecord.objects.get().is_rolled_up is False
 
-    assert rollups.roll_up() == 1
+    assert rollups.roll_up(at=AT) == 1
     assert HourlyUsage.objects.get().requests == 1
     assert LedgerTransaction.objects.filter(kind="loss").count() == 1
 
@@ -102,11 +103,11 @@ def test_a_worker_skips_what_another_has_claimed_and_the_sum_is_exact() -> None:
 
     def other_worker() -> None:
         # It meets the first worker's locked records, and waits for its hours; both commit.
-        taken.append(rollups.roll_up(batch=40))
+        taken.append(rollups.roll_up(at=AT, batch=40))
         connection.close()
 
     with transaction.atomic():
-        first = rollups.roll_up(batch=40)
+        first = rollups.roll_up(at=AT, batch=40)
         other = threading.Thread(target=other_worker)
         other.start()
         other.join(timeout=0.5)
@@ -128,7 +129,7 @@ def test_many_workers_at_once_are_exact() -> None:
 
     def work() -> None:
         barrier.wait()
-        while rollups.roll_up(batch=7):
+        while rollups.roll_up(at=AT, batch=7):
             pass
         connection.close()
 
@@ -150,11 +151,12 @@ def test_a_loss_is_booked_with_its_record_and_the_operator_is_told(
     key, model = factories.make_key(account).key, factories.make_model()
     record = make_record(account=account, key=key, model=model, at=AT, loss_nanousd=250_000_000)
 
-    rollups.roll_up()
-    rollups.roll_up()
+    rollups.roll_up(at=AT + 3 * DAY)
+    rollups.roll_up(at=AT + 4 * DAY)
 
     booked = LedgerTransaction.objects.get(kind="loss")
     assert booked.reference == f"loss:{record.pk}"
+    assert booked.created_at == AT + 3 * DAY
     legs = Posting.objects.filter(transaction=booked).values_list("ledger_account__kind", "amount_nanousd")
     assert dict(legs) == {"platform_loss": -250_000_000, "usage_revenue": 250_000_000}
     assert_wallet_is_ledger_less_unposted(account)

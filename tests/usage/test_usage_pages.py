@@ -95,7 +95,7 @@ def test_the_chart_its_table_and_the_totals_say_the_same(
     make_record(account=account, key=key, model=large, at=AT, cost_nanousd=1_250_000_000)
     make_record(account=account, key=key, model=small, at=AT - dt.timedelta(days=2), cost_nanousd=12_500)
     make_record(account=account, key=key, model=None, at=AT, outcome="refused", status=404)
-    rollups.roll_up(batch=2)
+    rollups.roll_up(at=AT, batch=2)
     make_record(account=account, key=key, model=large, at=AT - dt.timedelta(days=7), cost_nanousd=1)
 
     page = reader.get("/usage/").content.decode()
@@ -193,7 +193,7 @@ def test_the_csv_is_exact_and_no_cell_is_a_formula(reader: Client, account: Acco
     model = factories.make_model("acme-large")
     for _ in range(2):
         make_record(account=account, key=key, model=model, at=AT, cost_nanousd=12_500)
-        rollups.roll_up(batch=1)
+        rollups.roll_up(at=AT, batch=1)
     other = factories.make_key().key
     make_record(account=other.account, key=other, model=model, at=AT, charged_nanousd=0)
 
@@ -347,7 +347,7 @@ def test_the_operator_can_look_and_not_touch(client: Client, account: Account, k
     operator = factories.make_user(is_staff=True, is_superuser=True)
     client.force_login(operator)
     record = make_record(account=account, key=key, model=factories.make_model(), at=AT)
-    rollups.roll_up()
+    rollups.roll_up(at=AT)
     make_alert(account, key=key)
     for name in ("usagerecord", "hourlyusage", "dailyallowance", "anomaly"):
         assert client.get(f"/admin/usage/{name}/").status_code == 200

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
+from django.utils import timezone
 
 from billing import ledger_export
+
+# What is posted gets the time at which its act began. None takes this long.
+_SETTLES = dt.timedelta(hours=1)
 
 
 class Command(BaseCommand):
@@ -33,6 +37,12 @@ class Command(BaseCommand):
             for row in ledger_export.rows(first=first, last=last):
                 writer.writerow(row)
                 count += 1
+        ended = dt.datetime.combine(last, dt.time(), dt.UTC) + dt.timedelta(days=1)
+        if timezone.now() < ended + _SETTLES:
+            self.stderr.write(
+                f"{last} has not been over for an hour, and what is being posted may still get its date:"
+                " export these days again later."
+            )
         if path:
             self.stdout.write(f"{count:,} postings from {first} to {last} UTC written to {path}.")
 
