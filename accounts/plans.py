@@ -46,7 +46,10 @@ def touch_policy(*, accounts: QuerySet[Account]) -> None:
 def change_plan(*, account: Account, plan: Plan, actor: User | None) -> None:
     """Move the account to the plan, at once for every request that starts after this commits."""
     with transaction.atomic():
-        locked = Account.objects.select_for_update().select_related("plan").get(pk=account.pk)
+        # The account alone, and not its plan: who changes a plan locks that first and then its accounts. No key of it
+        # changes, so whoever posts to the ledger for it does not wait.
+        own = Account.objects.select_for_update(of=("self",), no_key=True)
+        locked = own.select_related("plan").get(pk=account.pk)
         if locked.plan_id == plan.pk:
             return
         auditing.record(
