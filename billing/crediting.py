@@ -67,12 +67,6 @@ def credit_topup(*, topup: TopUp, at: dt.datetime) -> LedgerTransaction:
 
     Raises AlreadyPosted where that has happened. Who calls it has locked the top-up's wallet before the top-up.
     """
-    legs = [
-        Leg(LedgerAccount.Kind.CASH_CLEARING, -topup.total_nanousd, provider=topup.provider),
-        Leg(LedgerAccount.Kind.CUSTOMER_CREDITS, topup.credit_nanousd, owner_id=topup.account_id),
-    ]
-    if topup.fee_nanousd:
-        legs.append(Leg(LedgerAccount.Kind.FEE_REVENUE, topup.fee_nanousd))
     with transaction.atomic():
         _add_to_wallet(account_id=topup.account_id, amount_nanousd=topup.credit_nanousd, at=at)
         return ledger.post(
@@ -80,9 +74,20 @@ def credit_topup(*, topup: TopUp, at: dt.datetime) -> LedgerTransaction:
             kind=LedgerTransaction.Kind.TOPUP,
             account=topup.account_id,
             description=f"Top-up {topup.pk}",
-            legs=legs,
+            legs=legs_of(topup),
             at=at,
         )
+
+
+def legs_of(topup: TopUp) -> list[Leg]:
+    """What the ledger says of a paid top-up: what was paid, what it bought, and the fee if there is one."""
+    legs = [
+        Leg(LedgerAccount.Kind.CASH_CLEARING, -topup.total_nanousd, provider=topup.provider),
+        Leg(LedgerAccount.Kind.CUSTOMER_CREDITS, topup.credit_nanousd, owner_id=topup.account_id),
+    ]
+    if topup.fee_nanousd:
+        legs.append(Leg(LedgerAccount.Kind.FEE_REVENUE, topup.fee_nanousd))
+    return legs
 
 
 def _add_to_wallet(*, account_id: int, amount_nanousd: int, at: dt.datetime) -> None:

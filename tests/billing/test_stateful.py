@@ -10,9 +10,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 from pytest_django import Settings
 
+from billing.models import Hold
 from billing.providers import offering
 from tests.billing.money.buying import COMPANY
+from tests.billing.money.company import Killed, killed_at
 from tests.billing.money.machine import MoneyMachine
+from tests.usage.desk import Desk
 from usage import sweeping
 
 EXAMPLES = int(os.environ.get("MONEY_EXAMPLES", "0"))
@@ -25,6 +28,19 @@ def _world(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.TOPUP_PROVIDERS = [COMPANY.slug]
     old_server = sweeping._ORPHANS.replace("pg_postmaster_start_time()", "timestamptz '2020-01-01'")
     monkeypatch.setattr(sweeping, "_ORPHANS", old_server)
+
+
+@pytest.mark.django_db
+def test_who_dies_between_the_two_statements_of_a_batch_has_admitted_nothing() -> None:
+    desk = Desk(credit="1")
+    request = desk.request()
+    for statement in (1, 2):
+        with pytest.raises(Killed), killed_at(statement):
+            desk.admit(request)
+        assert not Hold.objects.exists()
+    with killed_at(3):
+        desk.admit(request)
+    assert Hold.objects.get().request_id == request.finished.id
 
 
 @pytest.mark.django_db

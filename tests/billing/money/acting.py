@@ -3,6 +3,7 @@
 import contextlib
 import datetime as dt
 from collections.abc import Callable
+from typing import TypeVar
 
 from django.db import transaction
 from hypothesis import strategies as st
@@ -15,6 +16,8 @@ from tests import factories
 from tests.billing.money.company import Killed, killed_at
 from tests.billing.money.model import Payment, Platform, Purse
 from tests.invariants import check_books
+
+T = TypeVar("T")
 
 BEGINNING = dt.datetime(2026, 3, 10, 12, tzinfo=dt.UTC)
 # Which of what there is.
@@ -58,6 +61,13 @@ class Acting(RuleBasedStateMachine):
                 act()
         else:
             act()
+
+    def once(self, act: Callable[[], T], kill: int | None) -> T:
+        """Do it; or die at that statement of it, and do it anew if that came before its end. What it answers."""
+        if kill is not None:
+            with contextlib.suppress(Killed), killed_at(kill):
+                return act()
+        return act()
 
     def name(self, of: str) -> str:
         self.names += 1

@@ -124,24 +124,28 @@ class Buying(Requests):
         second = PaymentArrived(paid.reference, self.name("second"), cents - is_too_little, CURRENCY)
         self.tell(second, outcome=WebhookEvent.Outcome.UNMATCHED)
 
-    @rule(threshold=st.integers(5, 40), amount=st.integers(5, 30), purchases=st.integers(1, 4))
-    def agree(self, threshold: int, amount: int, purchases: int) -> None:
+    @rule(threshold=st.integers(5, 40), amount=st.integers(5, 30), purchases=st.integers(1, 4), kill=KILL)
+    def agree(self, threshold: int, amount: int, purchases: int, kill: int | None) -> None:
         cap = purchases * amount * USD * 5 // 4
-        auto_topping_up.switch_on(
-            account=self.account,
-            threshold_nanousd=threshold * USD,
-            amount_nanousd=amount * USD,
-            monthly_cap_nanousd=cap,
-            method=self.method,
-            actor=self.actor,
-            at=self.at,
-        )
+
+        def switch_on() -> None:
+            auto_topping_up.switch_on(
+                account=self.account,
+                threshold_nanousd=threshold * USD,
+                amount_nanousd=amount * USD,
+                monthly_cap_nanousd=cap,
+                method=self.method,
+                actor=self.actor,
+                at=self.at,
+            )
+
+        self.surely(switch_on, kill)
         self.auto = Auto(threshold * USD, amount * USD, cap)
 
     @precondition(lambda self: self.auto is not None)
-    @rule()
-    def disagree(self) -> None:
-        auto_topping_up.switch_off(account=self.account, actor=self.actor)
+    @rule(kill=KILL)
+    def disagree(self, kill: int | None) -> None:
+        self.surely(lambda: auto_topping_up.switch_off(account=self.account, actor=self.actor), kill)
         if self.auto:
             self.auto.is_on = False
 
@@ -163,6 +167,25 @@ class Buying(Requests):
             self.bought.append((self.at, auto.total))
         if self.pending is not None:
             self._asked(auto, self.pending, mood, was_charged=was_charged)
+
+    @precondition(lambda self: self.auto is not None)
+    @rule(kill=st.integers(1, 60))
+    def top_up_and_die(self, kill: int) -> None:
+        """At any statement, before or after the charge: the next run goes on from what was committed."""
+        auto = self.auto
+        assert auto is not None
+        self.at += auto_topping_up.ASKING_LASTS
+        is_new = self.pending is None and self._wants(auto)
+        with contextlib.suppress(Killed), killed_at(kill):
+            auto_topping_up.run(account_id=self.account.pk, at=self.at)
+        left = TopUp.objects.filter(account=self.account, origin="automatic", created_at=self.at).first()
+        if left is not None:
+            assert is_new
+            self.pending = left
+            self.bought.append((self.at, auto.total))
+        if self.pending is not None:
+            self._left_by_the_dead(auto, self.pending)
+        self.top_up(mood=Mood.WELL)
 
     @precondition(lambda self: self.pending and self.pending.provider_reference in self.company.payments)
     @rule(kill=KILL)
@@ -228,11 +251,24 @@ class Buying(Requests):
         if arrives:
             self._charged()
         elif fails:
-            self.pending = None
-            self.bought.pop()
-            auto.failures += 1
-            auto.not_before = self.at + auto_topping_up.RETRY_AFTER
-            auto.is_on = auto.is_on and auto.failures < auto_topping_up.FAILURES_TO_STOP
+            self._failed(auto)
+
+    def _left_by_the_dead(self, auto: Auto, topup: TopUp) -> None:
+        """What became of a purchase, as the one who died has committed it."""
+        topup.refresh_from_db()
+        if topup.status == TopUp.Status.PAID:
+            assert topup.provider_reference in self.company.payments
+            self._charged()
+        elif topup.status == TopUp.Status.FAILED:
+            assert topup.provider_reference not in self.company.payments
+            self._failed(auto)
+
+    def _failed(self, auto: Auto) -> None:
+        self.pending = None
+        self.bought.pop()
+        auto.failures += 1
+        auto.not_before = self.at + auto_topping_up.RETRY_AFTER
+        auto.is_on = auto.is_on and auto.failures < auto_topping_up.FAILURES_TO_STOP
 
     def _charged(self) -> None:
         assert self.auto is not None

@@ -4,8 +4,11 @@ import contextlib
 import enum
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
+from unittest import mock
 
+import psycopg
 from django.db import connection
 
 from billing.models import TopUp
@@ -117,13 +120,27 @@ def killed_at(statement: int) -> Iterator[None]:
     """
     left = statement
 
-    def count(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
+    def count(execute: Callable[..., Any], sql: str, *rest: Any, **options: Any) -> Any:
         nonlocal left
         if not sql.startswith(("SAVEPOINT", "RELEASE", "ROLLBACK")):
             left -= 1
             if left == 0:
                 raise Killed
-        return execute(sql, *rest)
+        return execute(sql, *rest, **options)
 
-    with connection.execute_wrapper(count):
+    def on_the_wire(self: psycopg.Connection[Any], query: Any, *rest: Any, **options: Any) -> Any:
+        return count(partial(_EXECUTE, self), str(query), *rest, **options)
+
+    def of_a_batch(self: psycopg.RawCursor[Any], query: Any, *rest: Any, **options: Any) -> Any:
+        return count(partial(_EXECUTE_RAW, self), str(query), *rest, **options)
+
+    # Wallets and the books of a batch speak to PostgreSQL past Django.
+    with (
+        connection.execute_wrapper(count),
+        mock.patch.object(psycopg.Connection, "execute", on_the_wire),
+        mock.patch.object(psycopg.RawCursor, "execute", of_a_batch),
+    ):
         yield
+
+
+_EXECUTE, _EXECUTE_RAW = psycopg.Connection.execute, psycopg.RawCursor.execute

@@ -23,6 +23,8 @@ PRICE = TokenPrice(
     input_micro=1_234_567, output_micro=10_000_001_000, cached_input_micro=0, cache_write_micro=0
 )
 ALIVE, DEAD = uuid.uuid4(), uuid.uuid4()
+# The two statements of a batch: it is opened, and written.
+KILL_BATCH = st.none() | st.none() | st.integers(1, 2)
 PERIODS = [Budget.Period.TOTAL, Budget.Period.DAY, Budget.Period.MONTH]
 
 
@@ -81,8 +83,13 @@ class Requests(Acting):
         GatewayProcess.objects.create(id=ALIVE, heartbeat_at=now + dt.timedelta(days=1))
         GatewayProcess.objects.create(id=DEAD, heartbeat_at=now - dt.timedelta(minutes=10))
 
-    @rule(which=st.integers(0, 1), percent=st.sampled_from([100, 1, 30, 90, 110]), is_orphan=st.booleans())
-    def admit(self, which: int, percent: int, is_orphan: bool) -> None:
+    @rule(
+        which=st.integers(0, 1),
+        percent=st.sampled_from([100, 1, 30, 90, 110]),
+        is_orphan=st.booleans(),
+        kill=KILL_BATCH,
+    )
+    def admit(self, which: int, percent: int, is_orphan: bool, kill: int | None) -> None:
         """So much of what is available: exactly when the purse and every budget have room for the worst."""
         tokens = max(1, (self.purse.available * percent // 100 - cost_of(100, 1)) // cost_of(0, 1))
         desk = self.desks[which]
@@ -96,7 +103,7 @@ class Requests(Acting):
         worst = cost_of(100, tokens)
         limits = [limit for limit in self.limits.values() if limit.is_hard_stop and limit.has(desk.key)]
         room = min([self.purse.available, *(limit.nanousd - sum(self.counted(limit)) for limit in limits)])
-        (decision,) = desk.admit(request)
+        (decision,) = self.once(lambda: desk.admit(request), kill)
         assert isinstance(decision, Admitted) == (room >= worst), (room, worst, decision)
         if isinstance(decision, Admitted):
             assert decision.held_nanousd == worst
@@ -105,14 +112,18 @@ class Requests(Acting):
             self.requests.append(self.running[-1])
 
     @precondition(lambda self: bool(self.running))
-    @rule(which=ANY, percent=st.sampled_from([100, 0, 1, 60, 130, 900]), repeats=st.booleans())
-    def end(self, which: int, percent: int, repeats: bool) -> None:
+    @rule(
+        which=ANY, percent=st.sampled_from([100, 0, 1, 60, 130, 900]), repeats=st.booleans(), kill=KILL_BATCH
+    )
+    def end(self, which: int, percent: int, repeats: bool, kill: int | None) -> None:
         """At its real cost, as so much of its limit: nothing, less than it held, or more than there is."""
         request = self.running.pop(which % len(self.running))
         tokens = -(-(request.admission.output_limit or 0) * percent // 100)
         outcome = UsageRecord.Outcome.COMPLETED if tokens else UsageRecord.Outcome.FAILED
         desk = self.desks[0]
-        assert desk.end(request.admission, outcome=outcome, input_tokens=77, output_tokens=tokens)
+        assert self.once(
+            lambda: desk.end(request.admission, outcome=outcome, input_tokens=77, output_tokens=tokens), kill
+        )
         self._resolve(request, cost_of(77, tokens))
         if repeats:
             assert not desk.end(request.admission, outcome=outcome, input_tokens=77, output_tokens=tokens)
@@ -131,7 +142,7 @@ class Requests(Acting):
     @precondition(lambda self: bool(self.requests))
     @rule(kill=KILL)
     def roll_up(self, kill: int | None) -> None:
-        self.surely(rollups.roll_up, kill)
+        self.surely(lambda: rollups.roll_up(at=self.at), kill)
         self.platform.lost_on_usage += self.not_rolled_up
         self.not_rolled_up = 0
 
