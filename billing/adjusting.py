@@ -17,8 +17,9 @@ def take(
 ) -> LedgerTransaction:
     """Take credit out of the account's wallet; only what is available, never what running requests hold.
 
-    Granted credit goes before paid credit. Nobody is paid anything: for that there are refunds. Raises ValueError for
-    an amount that is not positive, moving.NotAvailable, and AlreadyPosted for a reference that was used before.
+    Granted credit goes before paid credit. Only what undoes a grant makes promotions cheaper; paid credit that is taken
+    is earned by an adjustment. Nobody is paid anything: for that there are refunds. Raises ValueError for an amount
+    that is not positive, moving.NotAvailable, and AlreadyPosted for a reference that was used before.
     """
     if amount_nanousd <= 0:
         msg = f"what is taken must be positive, not {amount_nanousd} nano-USD"
@@ -26,14 +27,17 @@ def take(
     with transaction.atomic():
         moving.lock(account_id=account.pk)
         promotions.attribute(account_id=account.pk, at=at)
-        promotions.take_back(account_id=account.pk, amount_nanousd=amount_nanousd, at=at)
+        granted_nanousd = promotions.take_back(account_id=account.pk, amount_nanousd=amount_nanousd, at=at)
         posted = moving.move(
             account_id=account.pk,
             amount_nanousd=-amount_nanousd,
             reference=reference,
             kind=LedgerTransaction.Kind.ADJUSTMENT,
             description=reason,
-            against=[Leg(LedgerAccount.Kind.PROMOTIONS, amount_nanousd)],
+            against=[
+                Leg(LedgerAccount.Kind.PROMOTIONS, granted_nanousd),
+                Leg(LedgerAccount.Kind.ADJUSTMENTS, amount_nanousd - granted_nanousd),
+            ],
             at=at,
         )
         auditing.record(

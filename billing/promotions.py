@@ -121,19 +121,21 @@ def attribute(*, account_id: int, at: dt.datetime) -> Standing:
     return now
 
 
-def take_back(*, account_id: int, amount_nanousd: int, at: dt.datetime) -> None:
+def take_back(*, account_id: int, amount_nanousd: int, at: dt.datetime) -> int:
     """Let the lots lose what the operator takes, the last granted first; what they do not carry is paid credit.
 
-    Under the wallet's lock, in the transaction that takes it, after `attribute`.
+    Returns what the lots have lost. Under the wallet's lock, in the transaction that takes it, after `attribute`.
     """
+    rest = amount_nanousd
     for lot in PromotionalCredit.objects.filter(account_id=account_id, closed_at=None).order_by("-id"):
-        taken = min(lot.remaining_nanousd, amount_nanousd)
+        taken = min(lot.remaining_nanousd, rest)
         if not taken:
             break
-        amount_nanousd -= taken
+        rest -= taken
         lot.remaining_nanousd -= taken
         lot.closed_at = None if lot.remaining_nanousd else at
         lot.save(update_fields=["remaining_nanousd", "closed_at"])
+    return amount_nanousd - rest
 
 
 def paid_available_nanousd(*, account_id: int, at: dt.datetime) -> int:
@@ -162,4 +164,5 @@ def open_lot(
         reason=posted.description,
         granted_by=actor,
         granted_at=at,
+        charged_before_nanousd=Wallet.objects.get(account_id=posted.account_id).attributed_nanousd,
     )

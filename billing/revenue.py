@@ -18,6 +18,7 @@ CSV_COLUMNS = (
     "fee_revenue_usd",
     "refunds_usd",
     "promotions_usd",
+    "adjustments_usd",
     "platform_loss_usd",
     "earned_usd",
     "received_usd",
@@ -28,6 +29,7 @@ _BY_MONTH = """
         coalesce(sum(p.amount_nanousd) FILTER (WHERE l.kind = 'fee_revenue'), 0),
         coalesce(sum(p.amount_nanousd) FILTER (WHERE l.kind = 'refunds'), 0),
         coalesce(sum(p.amount_nanousd) FILTER (WHERE l.kind = 'promotions'), 0),
+        coalesce(sum(p.amount_nanousd) FILTER (WHERE l.kind = 'adjustments'), 0),
         coalesce(sum(p.amount_nanousd) FILTER (WHERE l.kind = 'platform_loss'), 0),
         coalesce(-sum(p.amount_nanousd) FILTER (WHERE l.kind = 'cash_clearing'), 0)
     FROM billing_ledgeraccount l
@@ -51,6 +53,8 @@ class Month:
     fees_nanousd: int = 0
     refunds_nanousd: int = 0
     promotions_nanousd: int = 0
+    # Paid credit that the operator took and gave nothing back for.
+    adjustments_nanousd: int = 0
     losses_nanousd: int = 0
     received_nanousd: int = 0
 
@@ -61,6 +65,7 @@ class Month:
             + self.fees_nanousd
             + self.refunds_nanousd
             + self.promotions_nanousd
+            + self.adjustments_nanousd
             + self.losses_nanousd
         )
 
@@ -101,14 +106,14 @@ def by_month(*, at: dt.datetime, months: int | None = 12) -> list[Month]:
 
 def total(months: Sequence[Month]) -> Month:
     """All of them together; its month is the last one."""
-    names = ("usage", "fees", "refunds", "promotions", "losses", "received")
+    names = ("usage", "fees", "refunds", "promotions", "adjustments", "losses", "received")
     sums = {f"{name}_nanousd": sum(getattr(month, f"{name}_nanousd") for month in months) for name in names}
     return Month(months[-1].month, **sums)
 
 
 def as_chart(months: Sequence[Month]) -> dict[str, Any]:
     """For `json_script` and static/js/usage-chart.js, in USD."""
-    series = (("usage", "Usage"), ("fees", "Fees"))
+    series = (("usage", "Usage"), ("fees", "Fees"), ("adjustments", "Credit taken"))
     lost = (("refunds", "Fees given back"), ("promotions", "Credit granted"), ("losses", "Losses"))
     return {
         "unit": "usd",
@@ -136,6 +141,7 @@ def months_csv(months: Sequence[Month]) -> str:
             month.fees_nanousd,
             month.refunds_nanousd,
             month.promotions_nanousd,
+            month.adjustments_nanousd,
             month.losses_nanousd,
             month.earned_nanousd,
             month.received_nanousd,

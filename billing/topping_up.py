@@ -14,7 +14,7 @@ from django.db import transaction
 
 from accounts import auditing, plans
 from accounts.models import Account, Plan, User
-from billing import crediting, payment_methods, receipts, wallets
+from billing import crediting, payment_methods, receipts, reports, wallets
 from billing.models import SavedPaymentMethod, TopUp
 from billing.providers import offering
 from billing.providers.provider import CURRENCY, Checkout, PaymentArrived, SavedMethod
@@ -130,7 +130,11 @@ def keep_checkout(*, topup: TopUp, checkout: Checkout) -> None:
 
 
 def take(*, provider: str, payment: PaymentArrived, at: dt.datetime) -> TopUp:
-    """Credit a payment as a provider (its slug) reports it: `finish`, with all that the report says."""
+    """Credit a payment as a provider (its slug) reports it: `finish`, with all that the report says.
+
+    That it was reported is kept, whatever comes of it: the audit holds paid top-ups against it.
+    """
+    reports.keep(provider=provider, payment=payment, at=at)
     return finish(
         provider=provider,
         reference=payment.reference,
@@ -177,7 +181,6 @@ def finish(
             topup.provider_payment, topup.failure = payment, ""
             topup.save(update_fields=["status", "paid_at", "provider_payment", "failure"])
             receipts.issue(topup=topup, at=at)
-            crediting.credit_topup(topup=topup, at=at)
             _record("topup.paid", topup, actor=None)
             if not topup.account.plan.spends_credits:
                 plans.change_plan(
@@ -185,6 +188,8 @@ def finish(
                     plan=Plan.objects.get(slug=Plan.PAY_AS_YOU_GO),
                     actor=topup.created_by,
                 )
+            # Last, as everybody who posts waits for it.
+            crediting.credit_topup(topup=topup, at=at)
         # A payment that is reported again may bring the method that the first report did not know.
         if method is not None and topup.saves_method:
             payment_methods.keep(topup=topup, method=method, at=at)

@@ -12,7 +12,7 @@ from billing.models.receipts import Receipt, ReceiptNumbers
 from billing.models.refunds import Refund
 from billing.models.topups import TopUp
 from billing.models.wallets import GatewayProcess, Hold, Wallet
-from billing.models.webhooks import UnmatchedPayment, WebhookEvent
+from billing.models.webhooks import PaymentReport, UnmatchedPayment, WebhookEvent
 
 __all__ = [
     "AutoTopUp",
@@ -25,6 +25,7 @@ __all__ = [
     "Hold",
     "LedgerAccount",
     "LedgerTransaction",
+    "PaymentReport",
     "Posting",
     "PromotionalCredit",
     "Receipt",

@@ -17,6 +17,7 @@ class LedgerAccount(models.Model):
         FEE_REVENUE = "fee_revenue", "Fee revenue"
         USAGE_REVENUE = "usage_revenue", "Usage revenue"
         PROMOTIONS = "promotions", "Promotions"
+        ADJUSTMENTS = "adjustments", "Adjustments"
         REFUNDS = "refunds", "Refunds"
         DISPUTES = "disputes", "Disputes"
         PLATFORM_LOSS = "platform_loss", "Platform loss"

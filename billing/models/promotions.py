@@ -20,6 +20,8 @@ class PromotionalCredit(models.Model):
     remaining_nanousd = models.BigIntegerField()
     # What was not spent in time; the rest of the amount that does not remain was spent, or taken away otherwise.
     expired_nanousd = models.BigIntegerField(default=0)
+    # What the account had ever been charged when this was granted: so much, at least, this lot has not paid for.
+    charged_before_nanousd = models.BigIntegerField(default=0, db_default=0, editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)
     reason = models.CharField(max_length=200)
     granted_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")

@@ -53,6 +53,35 @@ class WebhookEvent(models.Model):
         return f"{self.type} {self.event}"
 
 
+class PaymentReport(models.Model):
+    """That a provider has said of a payment that it came: in a webhook, when it was asked, or when it charged.
+
+    Written before anything is credited for it, once for each thing that was said; the database refuses to change it.
+    """
+
+    provider = models.CharField(max_length=20)
+    payment = models.CharField(max_length=120)
+    # The top-up that it names, as the provider tells it.
+    reference = models.CharField(max_length=120, blank=True)
+    # In the smallest unit of the currency.
+    amount_cents = models.BigIntegerField()
+    currency = models.CharField(max_length=3)
+    said_at = models.DateTimeField()
+    # Of a payment from before this was written down: nothing but its top-up says that it came.
+    is_assumed = models.BooleanField(default=False)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["provider", "payment", "reference", "amount_cents", "currency"],
+                name="payment_report_once",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"report of payment {self.payment}"
+
+
 class UnmatchedPayment(models.Model):
     """Money that a provider says has come, and that fits no top-up: a person decides. Nothing was credited."""
 

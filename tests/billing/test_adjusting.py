@@ -11,14 +11,14 @@ from django.test import Client
 from django.urls import reverse
 
 from accounts.models import AuditEvent
-from billing import adjusting, crediting, ledger, moving, promotions, statement
+from billing import adjusting, crediting, ledger, moving, promotions, revenue, statement
 from billing.admin import asking
 from billing.models import Dispute, Refund, Wallet
 from billing.providers.provider import ProviderAway, ProviderRefused
 from billing.providers.sandbox import SandboxProvider
 from tests import factories
 from tests.billing.test_disputing import hear
-from tests.billing.test_refunding import balance, bought, refund, spend
+from tests.billing.test_refunding import balance, bought, legs, refund, spend
 from tests.concurrency import in_parallel
 from tests.invariants import check_books
 
@@ -115,6 +115,25 @@ def test_a_grant_that_is_taken_back_leaves_what_was_paid_for() -> None:
     assert [(lot.left_nanousd, lot.expires_at) for lot in standing.unspent_lots] == [
         (5 * USD, AT + dt.timedelta(days=1))
     ]
+    check_books(idle=True)
+
+
+@pytest.mark.django_db
+def test_paid_credit_that_is_taken_makes_no_promotion_cheaper() -> None:
+    topup = bought(granted="7")
+    act: dict[str, Any] = {"account": topup.account, "reason": "x", "actor": factories.make_user(), "at": AT}
+    adjusting.take(**act, amount_nanousd=5 * USD, reference="a:1")
+    adjusting.take(**act, amount_nanousd=5 * USD, reference="a:2")
+    adjusting.take(**act, amount_nanousd=5 * USD, reference="a:3")
+    assert [legs(f"a:{number}") for number in (1, 2, 3)] == [
+        {"customer_credits": -5 * USD, "promotions": 5 * USD},
+        {"customer_credits": -5 * USD, "promotions": 2 * USD, "adjustments": 3 * USD},
+        {"customer_credits": -5 * USD, "adjustments": 5 * USD},
+    ]
+    # The fee of $5 and what was taken of paid credit; the grant has cost nothing in the end.
+    earned = revenue.total(revenue.by_month(at=factories.now(), months=None))
+    assert (earned.promotions_nanousd, earned.adjustments_nanousd) == (0, 8 * USD)
+    assert earned.earned_nanousd == 13 * USD
     check_books(idle=True)
 
 

@@ -1,14 +1,21 @@
 """What the database refuses to do to the ledger and to what was posted of usage, whoever asks."""
 
+import contextlib
 import datetime as dt
+import os
+from collections.abc import Iterator
 from importlib import import_module
+from typing import Any
 
+import psycopg
 import pytest
 from django.db import IntegrityError, connection, transaction
 from django.db.models import ProtectedError
 
 from accounts.models import Account
+from billing import reports
 from billing.models import Posting
+from billing.providers.provider import PaymentArrived
 from tests import factories
 from tests.usage import rows
 from usage import posting, rollups
@@ -18,6 +25,7 @@ AT = dt.datetime(2026, 3, 4, 15, 30, tzinfo=dt.UTC)
 HOUR = dt.timedelta(hours=1)
 _LEDGER = ("billing_posting", "billing_ledgertransaction", "billing_ledgeraccount", "billing_chainhead")
 _USAGE = ("usage_usagerecord", "usage_hourlyusage")
+_EVIDENCE = ("billing_promotionalcredit", "billing_paymentreport")
 
 
 @pytest.fixture(autouse=True)
@@ -28,11 +36,11 @@ def account(db: None) -> Account:
     rows.make_record(
         account=account, key=key, model=model, at=AT - 2 * HOUR, cost_nanousd=9, charged_nanousd=9
     )
-    rollups.roll_up()
+    rollups.roll_up(at=AT)
     posting.post_hours(at=AT)
     rows.make_record(account=account, key=key, model=model, at=AT, charged_nanousd=0, allowance_tokens=120)
     rows.make_record(account=account, key=key, model=model, at=AT - 2 * HOUR, cost_nanousd=3)
-    rollups.roll_up()
+    rollups.roll_up(at=AT)
     rows.make_record(account=account, key=key, model=model, at=AT, cost_nanousd=5)
     return account
 
@@ -43,10 +51,40 @@ def run(statement: str) -> None:
         cursor.execute(statement)
 
 
-@pytest.mark.parametrize("table", [*_LEDGER, *_USAGE, "billing_receipt"])
+@pytest.mark.parametrize("table", [*_LEDGER, *_USAGE, *_EVIDENCE, "billing_receipt"])
 def test_a_table_of_money_cannot_be_emptied(table: str) -> None:
     with pytest.raises(IntegrityError, match="is immutable: TRUNCATE refused"):
         run(f"TRUNCATE {table} CASCADE")
+
+
+def test_the_setting_that_lets_tests_empty_them_opens_nothing_elsewhere() -> None:
+    guard = import_module("billing.migrations.0017_both_ways").TRUNCATE
+    for name, is_open in (("test_guards", True), ("latest_guards", False), ("tollgate", False)):
+        with another_database(name) as other:
+            other.execute(guard)
+            other.execute("CREATE TABLE money ()")
+            other.execute(
+                "CREATE TRIGGER kept BEFORE TRUNCATE ON money FOR EACH STATEMENT"
+                " EXECUTE FUNCTION billing_refuse_truncate()"
+            )
+            other.execute("SET tollgate.may_truncate = 'yes'")
+            with contextlib.nullcontext() if is_open else pytest.raises(psycopg.IntegrityError):
+                other.execute("TRUNCATE money")
+
+
+@contextlib.contextmanager
+def another_database(name: str) -> Iterator[psycopg.Connection[Any]]:
+    """A new database whose name ends in this worker's number."""
+    parameters = connection.get_connection_params()
+    server = {key: parameters[key] for key in ("host", "port", "user", "password") if parameters.get(key)}
+    unique = f"{name}_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+    with psycopg.connect(**server, dbname=parameters["dbname"], autocommit=True) as own:
+        own.execute(f"CREATE DATABASE {unique} TEMPLATE template0")
+        try:
+            with psycopg.connect(**server, dbname=unique, autocommit=True) as other:
+                yield other
+        finally:
+            own.execute(f"DROP DATABASE {unique}")
 
 
 @pytest.mark.parametrize(
@@ -72,9 +110,20 @@ def test_what_the_chain_rests_on_cannot_be_changed(statement: str) -> None:
         "UPDATE usage_usagerecord SET loss_nanousd = 8 WHERE charged_nanousd = 9",
         "UPDATE usage_usagerecord SET started_at = started_at + interval '1 hour' WHERE charged_nanousd = 9",
         "UPDATE usage_usagerecord SET output_tokens = 1 WHERE charged_nanousd = 9",
+        "UPDATE usage_usagerecord SET input_usd_per_mtok = 0 WHERE charged_nanousd = 9",
+        "UPDATE usage_usagerecord SET output_usd_per_mtok = 0 WHERE charged_nanousd = 9",
+        "UPDATE usage_usagerecord SET cached_input_usd_per_mtok = 0 WHERE charged_nanousd = 9",
+        "UPDATE usage_usagerecord SET cache_write_usd_per_mtok = 0 WHERE charged_nanousd = 9",
+        "UPDATE usage_usagerecord SET endpoint = 'embeddings' WHERE charged_nanousd = 9",
         "DELETE FROM usage_usagerecord WHERE charged_nanousd = 9",
         "UPDATE usage_hourlyusage SET posted_nanousd = 8 WHERE posted_nanousd = 9",
         "UPDATE usage_hourlyusage SET hour = hour + interval '1 hour' WHERE posted_nanousd = 9",
+        "UPDATE usage_hourlyusage SET requests = 1 WHERE posted_nanousd = 9",
+        "UPDATE usage_hourlyusage SET output_tokens = output_tokens + 1 WHERE posted_nanousd = 9",
+        "UPDATE usage_hourlyusage SET cost_nanousd = cost_nanousd + 1 WHERE posted_nanousd = 9",
+        "UPDATE usage_hourlyusage SET charged_nanousd = 13 WHERE posted_nanousd = 9",
+        "UPDATE usage_hourlyusage SET charged_nanousd = 9 WHERE posted_nanousd = 9",
+        "UPDATE usage_hourlyusage SET requests = 9, input_tokens = 0 WHERE posted_nanousd = 9",
         "DELETE FROM usage_hourlyusage WHERE posted_nanousd = 9",
     ],
 )
@@ -83,9 +132,24 @@ def test_what_was_posted_of_usage_cannot_be_undone(statement: str) -> None:
         run(statement)
 
 
-def test_what_was_posted_of_an_hour_cannot_be_uncharged() -> None:
+def test_no_more_of_an_hour_is_posted_than_was_charged() -> None:
     with pytest.raises(IntegrityError, match="hourly_usage_posted_within_charged"):
-        run("UPDATE usage_hourlyusage SET charged_nanousd = 8 WHERE posted_nanousd = 9")
+        run("UPDATE usage_hourlyusage SET posted_nanousd = 13 WHERE posted_nanousd = 9")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM billing_promotionalcredit",
+        "DELETE FROM billing_paymentreport",
+        "UPDATE billing_paymentreport SET amount_cents = 1",
+    ],
+)
+def test_what_the_audit_holds_against_the_ledger_stays(account: Account, statement: str) -> None:
+    said = PaymentArrived(reference="r", payment="p", amount_cents=5, currency="usd")
+    reports.keep(provider="sandbox", payment=said, at=AT)
+    with pytest.raises(IntegrityError, match="is immutable"):
+        run(statement)
 
 
 def test_what_says_nothing_of_money_may_be_forgotten() -> None:
@@ -97,7 +161,16 @@ def test_what_says_nothing_of_money_may_be_forgotten() -> None:
 def test_usage_goes_on_into_an_hour_that_was_posted() -> None:
     assert posting.post_hours(at=AT) == 1
     assert HourlyUsage.objects.get(charged_nanousd=12).posted_nanousd == 12
-    assert rollups.roll_up() == 1
+    assert rollups.roll_up(at=AT) == 1
+
+
+def test_prices_and_hours_can_be_let_go_and_kept_again() -> None:
+    (operation,) = import_module("usage.migrations.0009_prices_of_posted_usage_stay").Migration.operations
+    run(operation.reverse_sql)
+    run("UPDATE usage_usagerecord SET output_usd_per_mtok = 1")
+    run(operation.sql)
+    with pytest.raises(IntegrityError, match="is posted"):
+        run("UPDATE usage_usagerecord SET output_usd_per_mtok = 2")
 
 
 def test_an_account_with_a_ledger_is_not_deleted(account: Account) -> None:
@@ -107,12 +180,18 @@ def test_an_account_with_a_ledger_is_not_deleted(account: Account) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["billing.migrations.0009_ledger_chain", "usage.migrations.0005_posted_usage_stays"]
+    "name",
+    [
+        "billing.migrations.0009_ledger_chain",
+        "billing.migrations.0017_both_ways",
+        "usage.migrations.0005_posted_usage_stays",
+    ],
 )
 def test_the_guards_can_be_taken_back_and_put_up_again(name: str) -> None:
     migration = import_module(name)
-    if name.startswith("billing"):
+    if name.endswith("ledger_chain"):
         run(import_module("billing.migrations.0013_receipts_are_kept").REVERSE)
+        run(import_module("billing.migrations.0017_both_ways").REVERSE)
         run(import_module("usage.migrations.0005_posted_usage_stays").REVERSE)
     run(migration.REVERSE)
     run(migration.FORWARD)

@@ -58,7 +58,7 @@ def use(account: Account, *, cost_nanousd: int, at: dt.datetime, **fields: int) 
         cost_nanousd=cost_nanousd,
         **fields,
     )
-    rollups.roll_up()
+    rollups.roll_up(at=at)
     posting.post_hours(at=at + dt.timedelta(hours=2))
     return str(record.pk)
 
@@ -149,6 +149,8 @@ def test_months_are_what_the_ledger_says_without_gaps() -> None:
     book(account, "d", Leg(Of.PROMOTIONS, -9), granted)
     back = Leg(Of.CUSTOMER_CREDITS, -20, owner_id=account.pk)
     book(account, "e", back, Leg(Of.REFUNDS, -5), Leg(Of.CASH_CLEARING, 25, provider="x"))
+    taken = Leg(Of.CUSTOMER_CREDITS, -3, owner_id=account.pk)
+    book(account, "f", taken, Leg(Of.PROMOTIONS, 1), Leg(Of.ADJUSTMENTS, 2))
     months = revenue.by_month(at=AT, months=None)
     assert months == [
         revenue.Month(dt.date(2026, 1, 1), fees_nanousd=25, received_nanousd=125),
@@ -157,13 +159,14 @@ def test_months_are_what_the_ledger_says_without_gaps() -> None:
             dt.date(2026, 3, 1),
             usage_nanousd=67,
             refunds_nanousd=-5,
-            promotions_nanousd=-9,
+            promotions_nanousd=-8,
+            adjustments_nanousd=2,
             losses_nanousd=-7,
             received_nanousd=-25,
         ),
     ]
-    assert [month.earned_nanousd for month in months] == [25, 0, 46]
-    assert revenue.total(months).earned_nanousd == 71
+    assert [month.earned_nanousd for month in months] == [25, 0, 49]
+    assert revenue.total(months).earned_nanousd == 74
     assert revenue.by_month(at=AT, months=2) == months[1:]
     assert [f"{month.month:%Y-%m}" for month in revenue.by_month(at=AT)][::11] == ["2025-04", "2026-03"]
 
@@ -178,6 +181,7 @@ def test_revenue_has_a_chart_and_its_table(operator: Client) -> None:
         "Usage": 0,
         "Fees": 5,
         "Fees given back": 0,
+        "Credit taken": 0,
         "Credit granted": 0,
         "Losses": 0,
     }
@@ -190,8 +194,10 @@ def test_revenue_is_a_file_too(operator: Client) -> None:
     response = operator.get(reverse("admin:billing_revenue_file"))
     assert response["Content-Type"] == "text/csv; charset=utf-8"
     (month,) = csv.DictReader(io.StringIO(response.text))
-    assert (month["fee_revenue_usd"], month["earned_usd"], month["received_usd"]) == (
+    figures = ("fee_revenue_usd", "adjustments_usd", "earned_usd", "received_usd")
+    assert tuple(month[name] for name in figures) == (
         "5.000000000",
+        "0.000000000",
         "5.000000000",
         "25.000000000",
     )

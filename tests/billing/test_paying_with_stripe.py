@@ -8,6 +8,8 @@ from pytest_django import Settings
 
 from billing import looking_up, topping_up
 from billing.models import SavedPaymentMethod, TopUp
+from billing.providers.provider import PaymentArrived
+from billing.providers.stripe import STRIPE
 from billing.tasks import payments
 from tests import factories
 from tests.billing.fake_stripe import FakeStripe
@@ -121,12 +123,9 @@ def test_a_form_that_comes_again_after_the_payment_shows_what_became_of_it(fake_
     client.post("/billing/buy/", FORM)
     topup = TopUp.objects.get()
     fake_stripe.pay(topup.checkout_session)
-    topping_up.finish(
-        provider="stripe",
-        reference=topup.provider_reference,
-        paid_total_nanousd=topup.total_nanousd,
-        at=factories.now(),
-    )
+    arrived = STRIPE.look_up(topup=topup)
+    assert isinstance(arrived, PaymentArrived)
+    topping_up.take(provider="stripe", payment=arrived, at=factories.now())
     answer = client.post("/billing/buy/", FORM, follow=True)
     assert "$20.00</span> of credit is yours" in answer.text
     assert TopUp.objects.count() == 1

@@ -135,7 +135,7 @@ def test_posting_usage_to_the_ledger_changes_nothing(account: Account, key: ApiK
     give(account, 5)
     buy(account, 5 * USD)
     charge(key, 2)
-    rollups.roll_up()
+    rollups.roll_up(at=AT)
     assert posting.post_hours(at=AT + DAY) == 1
     assert left(account) == [("no date", 3)]
 
@@ -198,9 +198,12 @@ def test_grants_from_before_lots_become_lots_without_a_date(account: Account, ke
     buy(account, 5 * USD)
     charge(key, 5)
     other = factories.make_account(credit="1")
-    PromotionalCredit.objects.all().delete()
     Wallet.objects.update(attributed_nanousd=0)
     with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute("ALTER TABLE billing_promotionalcredit DISABLE TRIGGER promotion_stays")
+        PromotionalCredit.objects.all().delete()
+        cursor.execute("ALTER TABLE billing_promotionalcredit ENABLE TRIGGER promotion_stays")
         cursor.execute(importlib.import_module(f"billing.migrations.{_the_migration()}").LOTS)
     lots = PromotionalCredit.objects.order_by("pk").values_list(
         "account", "amount_nanousd", "remaining_nanousd"
@@ -289,7 +292,7 @@ def perform(act: str, amount: int, days: int | None, *, key: ApiKey, model: Mode
     elif act == "look":
         promotions.attribute(account_id=key.account_id, at=AT)
     elif act == "post":
-        rollups.roll_up()
+        rollups.roll_up(at=AT)
         posting.post_hours(at=AT + DAY)
     else:
         left_over = max(model.balance - amount, 0) if act == "spend all but" else amount

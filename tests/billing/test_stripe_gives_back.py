@@ -61,9 +61,11 @@ def test_a_refund_whose_answer_is_lost_is_asked_for_again_and_made_once(
 
 
 def test_a_refund_that_stripe_refuses_is_posted_back(telling_stripe: FakeStripe, paid: TopUp) -> None:
+    payment = paid.provider_payment
     TopUp.objects.filter(pk=paid.pk).update(provider_payment="pi_gone")
     paid.refresh_from_db()
     made = refund(paid, usd="8")
+    TopUp.objects.filter(pk=paid.pk).update(provider_payment=payment)
     assert (made.status, balance(paid)) == ("failed", 20 * USD)
     check_books(idle=True)
 

@@ -3,6 +3,7 @@
 import datetime as dt
 import os
 import uuid
+from decimal import Decimal
 from typing import Any
 
 from django.db.models import F, Sum
@@ -27,7 +28,8 @@ def make_record(
 ) -> UsageRecord:
     """A completed request of 100 + 20 tokens that cost and took $0.001 from credits, unless the fields say else.
 
-    A refused one used nothing. The wallet is debited, as a settlement does.
+    A refused one used nothing. The wallet is debited, as a settlement does. Without a price it has the one of which its
+    tokens cost that.
     """
     if fields.get("outcome") == UsageRecord.Outcome.REFUSED:
         fields = {"upstream": "", "input_tokens": 0, "output_tokens": 0, "cost_nanousd": 0, **fields}
@@ -46,11 +48,24 @@ def make_record(
         **fields,
     }
     facts.setdefault("charged_nanousd", facts["cost_nanousd"])
+    if "output_usd_per_mtok" not in facts and facts["cost_nanousd"]:
+        facts |= _prices(facts["cost_nanousd"], facts["input_tokens"], facts["output_tokens"])
     record = UsageRecord.objects.create(id=record_id(at), account=account, key=key, model=model, **facts)
     Wallet.objects.filter(account=account).update(
         balance_nanousd=F("balance_nanousd") - record.charged_nanousd
     )
     return record
+
+
+def _prices(cost_nanousd: int, input_tokens: int, output_tokens: int) -> dict[str, Decimal]:
+    """Rounded up once, so many tokens at such a price make just the cost, as long as they are no more than 1,000."""
+    usd_per_mtok = Decimal(cost_nanousd * 1000 // output_tokens).scaleb(-6)
+    if usd_per_mtok < 10**6:
+        return {"output_usd_per_mtok": usd_per_mtok}
+    # More than the column holds: the input has to bear its part. Where that is too much as well, no audit is right.
+    usd_per_mtok = Decimal(cost_nanousd * 1000 // (input_tokens + output_tokens)).scaleb(-6)
+    prices = {"input_usd_per_mtok": usd_per_mtok, "output_usd_per_mtok": usd_per_mtok}
+    return prices if usd_per_mtok < 10**6 else {}
 
 
 def make_hour(

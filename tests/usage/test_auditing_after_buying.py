@@ -4,7 +4,7 @@ import pytest
 from django.db import connection
 from pytest_django import Settings
 
-from billing.models import Dispute, Receipt, Refund, TopUp
+from billing.models import Dispute, Receipt, Refund, TopUp, WebhookEvent
 from tests.billing import test_disputing, test_refunding
 from tests.invariants import check_books
 from usage import auditing
@@ -35,6 +35,70 @@ def plant(statement: str) -> list[str]:
         for table in tables:
             cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
     return auditing.audit_ledger(at=AT).discrepancies
+
+
+def tell(kind: str, number: int, **news: object) -> None:
+    """What the company says of the payment of that number, as if it had been acted on."""
+    topup = TopUp.objects.order_by("pk")[number]
+    WebhookEvent.objects.create(
+        provider=topup.provider,
+        event=f"evt_{WebhookEvent.objects.count() + 1}",
+        type="about a payment",
+        news={"kind": kind, "payment": topup.provider_payment, "currency": "usd", **news},
+        occurred_at=AT,
+        outcome="done",
+        processed_at=AT,
+    )
+
+
+def test_events_that_say_what_the_books_say_are_right() -> None:
+    refund, dispute = Refund.objects.get(), {"reason": "fraudulent", "respond_by": ""}
+    by_reference = {"refund": "theirs", "reference": refund.reference}
+    by_name = {"refund": refund.provider_refund, "reference": ""}
+    for name, status in ((by_reference, "pending"), (by_name, "succeeded")):
+        tell("RefundChanged", 0, amount_cents=1000, status=status, message="", **name)
+    tell("RefundChanged", 0, amount_cents=7, status="failed", message="", refund="never", reference="")
+    tell("DisputeChanged", 1, amount_cents=1000, status="open", dispute="dp_1", **dispute)
+    # The bank wanted more at first.
+    tell("DisputeChanged", 1, amount_cents=900, status="open", dispute="dp_2", **dispute)
+    tell("DisputeChanged", 1, amount_cents=500, status="lost", dispute="dp_2", **dispute)
+    assert plant("SELECT 1") == []
+
+
+@pytest.mark.parametrize(
+    ("news", "line"),
+    [
+        ({"amount_cents": 999}, "it is of 9.990000000 USD, the books have 10.000000000 USD"),
+        ({"refund": "other"}, "it is of 10.000000000 USD, the books have nothing"),
+        ({"status": "failed"}, "it says failed, the books say succeeded"),
+    ],
+)
+def test_an_event_of_a_refund_that_the_books_do_not_have_is_found(news: dict[str, object], line: str) -> None:
+    told = {
+        "refund": Refund.objects.get().provider_refund,
+        "amount_cents": 1000,
+        "status": "succeeded",
+        **news,
+    }
+    tell("RefundChanged", 0, reference="", message="", **told)
+    assert plant("SELECT 1") == [f"sandbox event evt_1 of refund {told['refund']}: {line}"]
+
+
+@pytest.mark.parametrize(
+    ("news", "line"),
+    [
+        ({"amount_cents": 999}, "it is of 9.990000000 USD, the books have 10.000000000 USD"),
+        ({"dispute": "dp_3"}, "it is of 10.000000000 USD, the books have nothing"),
+        ({"payment": "other"}, "it is of 10.000000000 USD, the books have nothing"),
+        ({"status": "lost"}, "it says lost, the books say open"),
+    ],
+)
+def test_an_event_of_a_dispute_that_the_books_do_not_have_is_found(
+    news: dict[str, object], line: str
+) -> None:
+    told = {"dispute": "dp_1", "amount_cents": 1000, "status": "open", **news}
+    tell("DisputeChanged", 1, reason="fraudulent", respond_by="", **told)
+    assert plant("SELECT 1") == [f"sandbox event evt_1 of dispute {told['dispute']}: {line}"]
 
 
 def test_a_refund_of_another_amount_than_was_booked_is_found() -> None:

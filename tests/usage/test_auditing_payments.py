@@ -1,12 +1,14 @@
-"""What a provider has said was paid must be a paid top-up of the same amount."""
+"""What a provider has said was paid must be a paid top-up of the same payment and amount, and the other way round."""
 
 import datetime as dt
+from importlib import import_module
 
 import pytest
 from pytest_django import Settings
 
-from billing import topping_up
-from billing.models import TopUp, WebhookEvent
+from billing import topping_up, unmatched
+from billing.models import PaymentReport, TopUp, UnmatchedPayment, WebhookEvent
+from billing.providers.provider import PaymentArrived
 from tests import factories
 from tests.usage.test_auditing_the_ledger import found, plant
 
@@ -16,16 +18,18 @@ AT = dt.datetime(2026, 3, 4, 15, 30, tzinfo=dt.UTC)
 
 @pytest.fixture(autouse=True)
 def topup(settings: Settings) -> TopUp:
-    """A payment of $25.00 that has arrived, as its event says."""
-    settings.TOPUP_PROVIDERS = ["sandbox"]
+    """A payment of $25.00 that has arrived at Stripe, as its event says."""
+    settings.TOPUP_PROVIDERS = ["stripe"]
     topup = topping_up.start(
-        account=factories.make_account(), actor=None, credit_nanousd=20 * 10**9, provider="sandbox", at=AT
+        account=factories.make_account(), actor=None, credit_nanousd=20 * 10**9, provider="stripe", at=AT
     )
-    paid = topping_up.finish(
-        provider="sandbox", reference=topup.provider_reference, paid_total_nanousd=topup.total_nanousd, at=AT
-    )
+    paid = topping_up.take(provider="stripe", payment=payment_of(topup), at=AT)
     tell(topup)
     return paid
+
+
+def payment_of(topup: TopUp, *, payment: str = "pay_1", cents: int = 2500) -> PaymentArrived:
+    return PaymentArrived(topup.provider_reference, payment, cents, "usd")
 
 
 def tell(topup: TopUp, *, event: str = "evt_1", cents: int = 2500, outcome: str = "done") -> None:
@@ -60,14 +64,103 @@ def test_an_event_of_another_amount_is_found() -> None:
     plant("UPDATE billing_webhookevent SET news = jsonb_set(news, '{amount_cents}', '2499')")
     assert found() == [
         (
-            "sandbox event evt_1 of payment pay_1: its top-up was paid with 25.000000000 USD,"
+            "stripe event evt_1 of payment pay_1: its top-up was paid with 25.000000000 USD,"
             " the event says 24.990000000 USD"
         )
     ]
 
 
+@pytest.mark.parametrize(
+    ("change", "said"), [("payment", "payment other in usd"), ("currency", "payment pay_1 in other")]
+)
+def test_an_event_of_another_payment_or_currency_is_found(change: str, said: str) -> None:
+    plant(f"UPDATE billing_webhookevent SET news = jsonb_set(news, '{{{change}}}', '\"other\"')")  # noqa: S608
+    assert found() == [f"stripe event evt_1: it names {said}, its top-up was paid by pay_1 in usd"]
+
+
 def test_an_event_of_which_nothing_came_is_found() -> None:
     plant("UPDATE billing_webhookevent SET news = jsonb_set(news, '{reference}', '\"other\"')")
     assert found() == [
-        "sandbox event evt_1 of payment pay_1: its top-up was paid with nothing, the event says 25.000000000 USD"
+        "stripe event evt_1 of payment pay_1: its top-up was paid with nothing, the event says 25.000000000 USD"
     ]
+
+
+def test_what_a_provider_answered_is_as_good_as_its_event() -> None:
+    plant("DELETE FROM billing_webhookevent")
+    assert found() == []
+
+
+def test_what_is_said_of_a_payment_is_kept_once(topup: TopUp) -> None:
+    topping_up.take(provider="stripe", payment=payment_of(topup), at=AT)
+    with pytest.raises(topping_up.PaymentDiffers):
+        topping_up.take(provider="stripe", payment=payment_of(topup, cents=2499), at=AT)
+    assert list(PaymentReport.objects.order_by("pk").values_list("payment", "amount_cents")) == [
+        ("pay_1", 2500),
+        ("pay_1", 2499),
+    ]
+    assert found() == []
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        "provider = 'other'",
+        "payment = 'other'",
+        "reference = 'other'",
+        "amount_cents = 2499",
+        "currency = 'eur'",
+    ],
+)
+def test_a_paid_top_up_of_which_its_provider_said_nothing_is_found(topup: TopUp, nothing: str) -> None:
+    plant(f"UPDATE billing_paymentreport SET {nothing}")  # noqa: S608
+    assert found() == [
+        (
+            f"top-up {topup.pk} of stripe: it is paid with 25.000000000 USD,"
+            " and its provider has said nothing of such a payment"
+        )
+    ]
+
+
+def test_a_payment_that_an_operator_credited_is_held_against_what_came(topup: TopUp) -> None:
+    stray = PaymentArrived("nobody", "pay_2", 1250, "usd")
+    with pytest.raises(topping_up.PaymentUnknown) as unknown:
+        topping_up.take(provider="stripe", payment=stray, at=AT)
+    kept = unmatched.note(provider="stripe", payment=stray, why=str(unknown.value), event=None, at=AT)
+    unmatched.credit(
+        unmatched=kept, account=topup.account, actor=topup.account.members.get(), text="theirs", at=AT
+    )
+    assert found() == []
+    plant("UPDATE billing_unmatchedpayment SET amount_cents = 1249")
+    plant("DELETE FROM billing_paymentreport WHERE payment = 'pay_2'")
+    assert found() == [
+        "unmatched payment pay_2 of stripe: its top-up is 12.500000000 USD, and what came is 12.490000000 USD"
+    ]
+    plant("UPDATE billing_unmatchedpayment SET payment = 'pay_3', amount_cents = 1250")
+    assert (
+        "unmatched payment pay_3 of stripe: its top-up is nothing, and what came is 12.500000000 USD"
+        in found()
+    )
+
+
+def test_a_payment_that_fitted_when_it_was_reported_again_is_right(topup: TopUp) -> None:
+    note = {"provider": "stripe", "why": "too little", "event": None, "at": AT}
+    unmatched.note(payment=payment_of(topup, cents=2499), **note)  # type: ignore[arg-type]
+    unmatched.found(topup=topup, at=AT)
+    assert UnmatchedPayment.objects.get().topup == topup
+    assert found() == []
+
+
+def test_payments_from_before_reports_were_kept_are_taken_for_reported(topup: TopUp) -> None:
+    account = topup.account
+    other = topping_up.start(account=account, actor=None, credit_nanousd=8 * 10**9, provider="stripe", at=AT)
+    topping_up.finish(
+        provider="stripe", reference=other.provider_reference, paid_total_nanousd=other.total_nanousd, at=AT
+    )
+    plant("DELETE FROM billing_paymentreport")
+    assert len(found()) == 2
+    plant(import_module("billing.migrations.0017_both_ways").REPORTS)
+    assert found() == []
+    assert dict(PaymentReport.objects.values_list("payment", "is_assumed")) == {
+        "pay_1": False,
+        other.provider_reference: True,
+    }

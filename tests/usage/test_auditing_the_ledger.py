@@ -57,14 +57,14 @@ def books(db: None, settings: Settings) -> Books:
         charged_nanousd=5,
         loss_nanousd=4,
     )
-    rollups.roll_up()
+    rollups.roll_up(at=AT)
     posting.post_hours(at=AT)
     rows.make_record(account=account, key=key, model=model, at=AT - HOUR)
     rows.make_record(account=account, key=key, model=None, at=AT - HOUR, outcome="refused", cost_nanousd=0)
     rows.make_record(
         account=account, key=key, model=model, at=AT - HOUR, charged_nanousd=0, allowance_tokens=120
     )
-    rollups.roll_up()
+    rollups.roll_up(at=AT)
     rows.make_record(account=account, key=key, model=model, at=AT)
     _place_holds(account, key)
     return Books(account, key, model, factories.make_account())
@@ -84,9 +84,16 @@ def _place_holds(account: Account, key: ApiKey) -> None:
     factories.make_budget(key, period="day", limit_nanousd=10**9, at=AT)
 
 
-def plant(statement: str, **parameters: int | uuid.UUID) -> None:
+def plant(statement: str, **parameters: int | uuid.UUID | dt.datetime) -> None:
     """Run what no code of ours would, past the triggers that would refuse it."""
-    tables = ("billing_posting", "billing_ledgertransaction", "usage_usagerecord", "usage_hourlyusage")
+    tables = (
+        "billing_posting",
+        "billing_ledgertransaction",
+        "billing_promotionalcredit",
+        "billing_paymentreport",
+        "usage_usagerecord",
+        "usage_hourlyusage",
+    )
     with connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         for table in tables:
@@ -94,6 +101,7 @@ def plant(statement: str, **parameters: int | uuid.UUID) -> None:
         cursor.execute(statement, parameters)
         for table in tables:
             cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+        cursor.execute("SET CONSTRAINTS ALL DEFERRED")
 
 
 def of_budget(books: Books, *, figure: str, found: str, expected: str) -> str:
@@ -153,7 +161,7 @@ def test_a_transaction_without_postings_is_found(books: Books) -> None:
     plant(
         "INSERT INTO billing_ledgertransaction"
         " (number, reference, kind, account_id, description, created_at, previous_hash, hash)"
-        " SELECT count + 1, 'empty', 'promotion', %(account)s, '', now(), hash, 'any' FROM billing_chainhead",
+        " SELECT count + 1, 'empty', 'topup', %(account)s, '', now(), hash, 'any' FROM billing_chainhead",
         account=books.account.pk,
     )
     plant("UPDATE billing_chainhead SET count = count + 1, hash = 'any'")
@@ -190,7 +198,10 @@ def test_hours_that_count_more_as_posted_than_the_ledger_are_found(books: Books)
 
 
 def test_a_loss_that_is_not_booked_is_found(books: Books) -> None:
-    plant("UPDATE usage_usagerecord SET loss_nanousd = 5, cost_nanousd = 10 WHERE loss_nanousd = 4")
+    plant(
+        "UPDATE usage_usagerecord SET loss_nanousd = 5, cost_nanousd = 10, output_usd_per_mtok = 0.0005"
+        " WHERE loss_nanousd = 4"
+    )
     plant("UPDATE usage_hourlyusage SET cost_nanousd = cost_nanousd + 1 WHERE posted_nanousd > 0")
     (line,) = found()
     assert line.endswith(": its ledger has platform losses of 0.000000004 USD, its requests 0.000000005 USD")
@@ -348,19 +359,27 @@ def test_a_lot_that_is_not_in_the_ledger_is_found(books: Books) -> None:
     assert found() == [
         f"promotional credit {lot}, amount: the ledger says 10.000000000 USD, the lot says 0.000000009 USD",
         f"promotional credit {lot}, expired: the ledger says nothing, the lot says 0.000000001 USD",
+        (
+            f"account {books.account.pk}, promotional credit from number {lot} on: 0.000000001 USD of it is gone,"
+            " and what was charged or taken since then is 0.000000000 USD"
+        ),
     ]
 
 
-def test_a_cost_that_is_neither_charged_nor_lost_is_found(books: Books) -> None:
+def test_a_cost_that_is_not_its_tokens_at_its_price_is_found(books: Books) -> None:
     plant("UPDATE usage_usagerecord SET cost_nanousd = cost_nanousd + 1 WHERE NOT is_rolled_up")
     (line,) = found()
-    assert line.endswith(": charge and loss make 0.001000000 USD, its cost on credits is 0.001000001 USD")
+    assert line.endswith(
+        ", cost: the record says 0.001000001 USD, its tokens at its price say 0.001000000 USD"
+    )
 
 
 def test_a_charge_for_what_the_allowance_paid_is_found(books: Books) -> None:
     plant("UPDATE usage_usagerecord SET allowance_tokens = 1 WHERE NOT is_rolled_up")
     (line,) = found()
-    assert line.endswith(": charge and loss make 0.001000000 USD, its cost on credits is 0.000000000 USD")
+    assert line.endswith(
+        ", charge and loss: the record says 0.001000000 USD, its tokens at its price say 0.000000000 USD"
+    )
 
 
 def test_the_command_prints_a_summary_of_right_books(books: Books) -> None:

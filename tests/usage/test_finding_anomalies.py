@@ -85,7 +85,7 @@ def test_a_spike_of_the_running_hour_is_found_before_any_task_has_rolled_it_up(
 def test_the_last_ended_hour_is_judged_too(key: ApiKey, model: Model) -> None:
     make_history(key, model)
     spend(key, model, usd=40, at=HOUR - dt.timedelta(minutes=1))
-    rollups.roll_up()
+    rollups.roll_up(at=AT)
     (found,) = anomalies.detect(at=HOUR + dt.timedelta(seconds=5))
     assert found.hour == HOUR - ONE_HOUR
 
@@ -137,7 +137,7 @@ def test_a_weekly_rhythm_is_no_spike(key: ApiKey, model: Model) -> None:
     make_history(key, model, usd=0.2)
     for week in (1, 2):
         HourlyUsage.objects.filter(key=key, hour=HOUR - 7 * week * DAY).update(
-            charged_nanousd=50 * USD, posted_nanousd=50 * USD
+            charged_nanousd=50 * USD, posted_nanousd=50 * USD, requests=50
         )
     spend(key, model, usd=55)
     assert anomalies.detect(at=AT) == []

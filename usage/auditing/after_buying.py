@@ -28,6 +28,38 @@ _MADE = """
     FROM billing_dispute WHERE status <> 'won'
 """
 
+# What companies have told of refunds and disputes, and what was made of it.
+_TOLD = """
+    SELECT e.id, e.provider, e.event, e.occurred_at, e.news->>'payment' AS payment, e.news->>'status' AS status,
+        e.news->>'refund' AS refund, e.news->>'reference' AS reference, e.news->>'dispute' AS dispute,
+        (e.news->>'amount_cents')::bigint * 10000000 AS amount
+    FROM billing_webhookevent e WHERE e.outcome = 'done' AND e.news->>'kind' = '{kind}'
+"""
+_OF_REFUNDS = f"""
+    SELECT format('%s event %s of refund %s', e.provider, e.event, e.refund) AS subject, e.status AS told, e.amount,
+        r.status, r.credit_nanousd + r.fee_nanousd + r.loss_nanousd AS total
+    FROM ({_TOLD.format(kind="RefundChanged")}) AS e
+    LEFT JOIN LATERAL (
+        SELECT r.* FROM billing_refund r JOIN billing_topup u ON u.id = r.topup_id
+        WHERE u.provider = e.provider AND (r.reference = e.reference OR r.provider_refund = e.refund)
+        ORDER BY r.reference = e.reference DESC LIMIT 1
+    ) AS r ON true
+    -- One that failed before it was heard of has moved nothing.
+    WHERE r.id IS NOT NULL OR e.status <> 'failed'
+"""  # noqa: S608 - constants of this module
+# Of the amount, the latest telling counts.
+_OF_DISPUTES = f"""
+    SELECT format('%s event %s of dispute %s', e.provider, e.event, e.dispute) AS subject, e.status AS told,
+        CASE WHEN e.is_latest THEN e.amount ELSE d.amount_nanousd END AS amount, d.status, d.amount_nanousd AS total
+    FROM (
+        SELECT *, row_number() OVER (PARTITION BY provider, payment, dispute ORDER BY occurred_at DESC, id DESC) = 1
+            AS is_latest
+        FROM ({_TOLD.format(kind="DisputeChanged")}) AS told
+    ) AS e
+    LEFT JOIN billing_topup u ON u.provider = e.provider AND u.provider_payment = e.payment AND u.status = 'paid'
+    LEFT JOIN billing_dispute d ON d.topup_id = u.id AND d.provider_dispute = e.dispute
+"""  # noqa: S608 - constants of this module
+
 CHECKS = (
     Check(
         "{subject}: the ledger says {found}, the refund or dispute says {expected}",
@@ -42,6 +74,22 @@ CHECKS = (
             ('paid back', booked.paid, made.paid)
         ) AS figure (name, found, expected)
         WHERE coalesce(figure.found, 0) <> coalesce(figure.expected, 0)
+        """,  # noqa: S608 - constants of this module
+    ),
+    Check(
+        "{subject}: it is of {expected}, the books have {found}",
+        f"""
+        SELECT subject, total, amount, true FROM ({_OF_REFUNDS} UNION ALL {_OF_DISPUTES}) AS told
+        WHERE total IS DISTINCT FROM amount
+        """,  # noqa: S608 - constants of this module
+    ),
+    Check(
+        "{subject}",
+        f"""
+        SELECT format('%s: it says %s, the books say %s', subject, told, status), 0, 0, false
+        FROM ({_OF_REFUNDS} UNION ALL {_OF_DISPUTES}) AS told
+        WHERE status IN ('pending', 'open') AND told NOT IN ('pending', 'open')
+            OR told = 'failed' AND status <> 'failed'
         """,  # noqa: S608 - constants of this module
     ),
     Check(

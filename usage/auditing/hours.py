@@ -18,6 +18,19 @@ _RECORDS = """
     FROM usage_usagerecord r WHERE r.is_rolled_up GROUP BY 1, 2, 3, 4, 5
 """
 
+# What a request costs, as `catalog.pricing` and `usage.recording` say it: exact, rounded up once, and nothing where
+# nothing was produced. A price that was not written down is nothing, but what a cache took was then priced as input.
+_PRICED = """
+    CASE WHEN output_tokens > 0 OR endpoint = 'embeddings' AND outcome = 'completed' THEN ceil(1000 * (
+        input_tokens * coalesce(input_usd_per_mtok, 0) + output_tokens * coalesce(output_usd_per_mtok, 0)
+        + CASE WHEN cached_input_tokens = 0 AND cache_write_tokens = 0 THEN 0 ELSE
+            cached_input_tokens * (coalesce(cached_input_usd_per_mtok, 0) - coalesce(input_usd_per_mtok, 0))
+            + cache_write_tokens * (coalesce(cache_write_usd_per_mtok, input_usd_per_mtok, 0)
+                - coalesce(input_usd_per_mtok, 0))
+        END
+    )) ELSE 0 END
+"""
+
 CHECKS = (
     Check(
         "account {subject}: its hours count {found} as posted, its ledger has usage of {expected}",
@@ -60,12 +73,20 @@ CHECKS = (
         """,
     ),
     Check(
-        "request {subject}: charge and loss make {found}, its cost on credits is {expected}",
-        """
-        SELECT r.id::text, r.charged_nanousd + r.loss_nanousd, own.cost, true
-        FROM usage_usagerecord r
-        CROSS JOIN LATERAL (SELECT CASE WHEN r.allowance_tokens = 0 THEN r.cost_nanousd ELSE 0 END AS cost) AS own
-        WHERE r.charged_nanousd + r.loss_nanousd <> own.cost
-        """,
+        "request {subject}: the record says {found}, its tokens at its price say {expected}",
+        f"""
+        SELECT format('%s, %s', r.id, figure.name), figure.found, figure.expected, true
+        FROM (
+            SELECT id, cost_nanousd AS cost, charged_nanousd + loss_nanousd AS taken, allowance_tokens,
+                {_PRICED} AS priced
+            FROM usage_usagerecord
+        ) AS r
+        CROSS JOIN LATERAL (VALUES
+            ('cost', r.cost, r.priced),
+            ('charge and loss', r.taken, CASE WHEN r.allowance_tokens = 0 THEN r.priced ELSE 0 END)
+        ) AS figure (name, found, expected)
+        WHERE (r.cost <> r.priced OR r.taken <> CASE WHEN r.allowance_tokens = 0 THEN r.cost ELSE 0 END)
+            AND figure.found <> figure.expected
+        """,  # noqa: S608 - constants of this module
     ),
 )

@@ -13,6 +13,12 @@ _BOOKED = """
     LEFT JOIN billing_ledgeraccount l ON l.id = p.ledger_account_id
     WHERE t.kind = 'topup'
 """
+# The sandbox is no company: its page is one of ours, so nothing that it says proves anything.
+_REPORTED = """
+    SELECT FROM billing_paymentreport r
+    WHERE r.provider = u.provider AND r.payment = u.provider_payment
+        AND (r.amount_cents * 10000000, r.currency) = (u.total_nanousd, 'usd')
+"""
 
 CHECKS = (
     Check(
@@ -48,5 +54,46 @@ CHECKS = (
         WHERE e.outcome = 'done' AND e.news->>'kind' = 'PaymentArrived'
             AND coalesce(u.total_nanousd, 0) <> (e.news->>'amount_cents')::bigint * 10000000
         """,
+    ),
+    Check(
+        "{subject}",
+        """
+        SELECT format('%s event %s: it names payment %s in %s, its top-up was paid by %s in usd', e.provider, e.event,
+            told.payment, e.news->>'currency', u.provider_payment), 0, 0, false
+        FROM billing_webhookevent e
+        JOIN billing_topup u
+            ON u.provider = e.provider AND u.provider_reference = e.news->>'reference' AND u.status = 'paid'
+        CROSS JOIN LATERAL (
+            SELECT coalesce(nullif(e.news->>'payment', ''), e.news->>'reference') AS payment
+        ) AS told
+        WHERE e.outcome = 'done' AND e.news->>'kind' = 'PaymentArrived'
+            AND (told.payment, e.news->>'currency') IS DISTINCT FROM (u.provider_payment, 'usd')
+        """,
+    ),
+    Check(
+        "{subject}: it is paid with {found}, and its provider has said nothing of such a payment",
+        f"""
+        SELECT format('top-up %s of %s', u.id, u.provider), u.total_nanousd, 0, true
+        FROM billing_topup u
+        WHERE u.status = 'paid' AND u.provider <> 'sandbox'
+            AND NOT EXISTS ({_REPORTED} AND r.reference = u.provider_reference)
+            AND NOT EXISTS (
+                SELECT FROM billing_unmatchedpayment m
+                WHERE m.topup_id = u.id AND m.provider = u.provider AND m.payment = u.provider_payment
+            )
+        ORDER BY u.id
+        """,  # noqa: S608 - constants of this module
+    ),
+    Check(
+        "unmatched payment {subject}: its top-up is {found}, and what came is {expected}",
+        f"""
+        SELECT format('%s of %s', m.payment, m.provider),
+            CASE WHEN u.status = 'paid' AND (u.provider, u.provider_payment) = (m.provider, m.payment)
+                THEN u.total_nanousd END,
+            m.amount_cents * 10000000, true
+        FROM billing_unmatchedpayment m JOIN billing_topup u ON u.id = m.topup_id
+        WHERE (u.status, u.provider, u.provider_payment) <> ('paid', m.provider, m.payment)
+            OR (u.total_nanousd, m.currency) <> (m.amount_cents * 10000000, 'usd') AND NOT EXISTS ({_REPORTED})
+        """,  # noqa: S608 - constants of this module
     ),
 )

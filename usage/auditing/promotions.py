@@ -2,6 +2,24 @@
 
 from usage.auditing.check import Check
 
+# Of each lot and all later ones of its account: what is gone of them, other than by their dates.
+_GONE = """
+    SELECT account_id, id, transaction_id, charged_before_nanousd,
+        sum(amount_nanousd - remaining_nanousd - expired_nanousd) OVER (
+            PARTITION BY account_id ORDER BY id DESC
+        ) AS gone
+    FROM billing_promotionalcredit
+"""
+# What may have come out of lots besides usage: what undid a grant, and what a refund or a dispute has taken.
+_TAKEN = """
+    SELECT t.id, t.account_id, abs(p.amount_nanousd) AS amount
+    FROM billing_ledgertransaction t
+    JOIN billing_posting p ON p.transaction_id = t.id
+    JOIN billing_ledgeraccount l ON l.id = p.ledger_account_id
+    WHERE t.kind = 'adjustment' AND l.kind = 'promotions' AND p.amount_nanousd > 0
+        OR t.kind NOT IN ('usage', 'expiry', 'adjustment') AND l.kind = 'customer_credits' AND p.amount_nanousd < 0
+"""
+
 CHECKS = (
     Check(
         "account {subject}: {found} of its charges are attributed, it was charged {expected}",
@@ -37,5 +55,30 @@ CHECKS = (
         ) AS figure (name, found, expected)
         WHERE coalesce(figure.found, 0) <> figure.expected
         """,
+    ),
+    Check(
+        "ledger transaction {subject}: the promotional credit that it moved does not exist",
+        """
+        SELECT t.reference, 0, 0, false
+        FROM billing_ledgertransaction t
+        LEFT JOIN billing_promotionalcredit c ON c.account_id = t.account_id AND (
+            t.kind = 'promotion' AND c.transaction_id = t.id
+            OR t.kind = 'expiry' AND c.id::text = split_part(t.reference, ':', 2)
+        )
+        WHERE t.kind IN ('promotion', 'expiry') AND c.id IS NULL ORDER BY t.id
+        """,
+    ),
+    Check(
+        "account {subject}: {found} of it is gone, and what was charged or taken since then is {expected}",
+        f"""
+        SELECT format('%s, promotional credit from number %s on', c.account_id, c.id), c.gone,
+            w.attributed_nanousd - c.charged_before_nanousd + coalesce(sum(taken.amount), 0), true
+        FROM ({_GONE}) AS c
+        JOIN billing_wallet w USING (account_id)
+        LEFT JOIN ({_TAKEN}) AS taken ON taken.account_id = c.account_id AND taken.id > c.transaction_id
+        GROUP BY c.account_id, c.id, c.gone, c.charged_before_nanousd, w.attributed_nanousd
+        HAVING c.gone > w.attributed_nanousd - c.charged_before_nanousd + coalesce(sum(taken.amount), 0)
+        ORDER BY c.id
+        """,  # noqa: S608 - constants of this module
     ),
 )

@@ -27,7 +27,7 @@ class MoneyMachine(Buying):
         self.start(cents=cents, kill=None)
         self.pay(which=0, repeats=1, kill=None)
         self.grant(nanousd=30 * USD, days=4, kill=None)
-        self.admit(which=0, percent=percent, is_orphan=False)
+        self.admit(which=0, percent=percent, is_orphan=False, kill=None)
 
     @rule(nanousd=st.integers(1, 90 * USD), days=st.sampled_from([1, 4, 20, None]), kill=KILL)
     def grant(self, nanousd: int, days: int | None, kill: int | None) -> None:
@@ -83,8 +83,9 @@ class MoneyMachine(Buying):
             assert not is_there
         else:
             assert is_there
-            self.purse.give_back(nanousd)
-            self.platform.taken += nanousd
+            granted = self.purse.give_back(nanousd)
+            self.platform.taken_back += granted
+            self.platform.taken += nanousd - granted
 
     @precondition(lambda self: bool(self.payments))
     @rule(which=ANY, percent=st.sampled_from([1, 10, 33, 100]), mood=MOODS, kill=KILL)

@@ -58,13 +58,15 @@ class Purse:
         self.paid -= from_paid
         self.spend(amount - from_paid)
 
-    def give_back(self, amount: int) -> None:
-        """Taken by the operator: the last grant goes first, then what was paid for."""
+    def give_back(self, amount: int) -> int:
+        """Taken by the operator: the last grant goes first, then what was paid for. How much was granted."""
+        rest = amount
         for lot in sorted(self.lots, key=lambda lot: -lot.id):
-            taken = min(lot.left, amount)
+            taken = min(lot.left, rest)
             lot.left -= taken
-            amount -= taken
-        self.paid -= amount
+            rest -= taken
+        self.paid -= rest
+        return amount - rest
 
     def expire(self, at: dt.datetime) -> int:
         """What is left of the lots whose date has come, as far as nothing holds it."""
@@ -181,6 +183,8 @@ class Platform:
     """What the platform's own ledger accounts hold besides payments."""
 
     granted: int = 0
+    # By adjustments: of what was granted, and of what was paid for.
+    taken_back: int = 0
     taken: int = 0
     expired: int = 0
     lost_on_usage: int = 0
@@ -198,5 +202,6 @@ class Platform:
             "refunds": -sum(back.fee for back in lost),
             "disputes": sum(dispute.credit for dispute in disputes if dispute.status == "open"),
             "platform_loss": -sum(back.loss for back in lost) - self.lost_on_usage,
-            "promotions": self.taken + self.expired - self.granted,
+            "promotions": self.taken_back + self.expired - self.granted,
+            "adjustments": self.taken,
         }
