@@ -141,6 +141,10 @@ class MoneyMachine(Buying):
         paid = refunded[which % len(refunded)]
         reference = list(paid.refunds)[other % len(paid.refunds)]
         back = paid.refunds[reference]
+        ours = [each for each in paid.refunds.values() if each.asked_at and each.status != "failed"]
+        if back.status == "failed" and back.total + sum(each.total for each in ours) > paid.credit + paid.fee:
+            # It was refused, others were made since, and no company gives back more than was paid.
+            return
         is_ours = back.asked_at is not None
         news = RefundChanged(
             f"re-{reference}",
