@@ -179,7 +179,7 @@ earlier = import_module("usage.migrations.0007_foreseen_batches")
 class Migration(migrations.Migration):
     """A table and three functions."""
 
-    dependencies = [("usage", "0008_lean_records")]
+    dependencies = [("usage", "0009_prices_of_posted_usage_stay")]
 
     operations = [
         migrations.CreateModel(
