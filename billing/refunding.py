@@ -125,7 +125,8 @@ def start(
 def ask(*, refund: Refund, at: dt.datetime) -> Refund:
     """Ask the company for a refund that is on its way. Not inside a transaction.
 
-    Refused: its credit is back in the wallet. No answer: it stays on its way, and the sweep asks again.
+    Refused: its credit is back in the wallet, unless the company has spoken of it meanwhile. No answer: it stays on its
+    way, and the sweep asks again.
     """
     provider = offering.named(slug=refund.topup.provider)
     if provider is None:
@@ -229,6 +230,9 @@ def _change(
     with transaction.atomic():
         moving.lock(account_id=refund.account_id)
         refund = Refund.objects.select_for_update(of=("self",)).select_related("topup").get(pk=refund.pk)
+        if named is None and (refund.status != Refund.Status.PENDING or refund.provider_refund):
+            # Only our own call was refused, and meanwhile the company has said what became of the refund.
+            return refund
         failed = refund.status == Refund.Status.FAILED
         # The company told us no, and perhaps made it all the same.
         refused = failed and refund.provider_refund is None

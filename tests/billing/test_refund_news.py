@@ -71,6 +71,24 @@ def test_a_refund_that_was_refused_and_made_all_the_same_is_booked_again(
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("status", ["succeeded", "pending"])
+def test_a_call_that_is_refused_after_the_company_has_named_the_refund_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    topup = bought()
+
+    def refuse_late(*_: object, **__: object) -> RefundChanged:
+        hear(topup, reference="r-1", status=status)
+        raise ProviderRefused("There is nothing left to refund.")
+
+    monkeypatch.setattr(SandboxProvider, "refund", refuse_late)
+    made = refund(topup)
+    assert (made.status, made.provider_refund, balance(topup)) == (status, "re_1", 0)
+    assert not LedgerTransaction.objects.filter(reference__startswith="refund-failed").exists()
+    check_books(idle=True)
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize(("spent", "credit", "loss"), [(0, 20, 0), (12, 8, 12), (20, 0, 20)])
 def test_a_refund_at_the_companys_own_dashboard_takes_what_there_is(
     settings: Settings, spent: int, credit: int, loss: int
