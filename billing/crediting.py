@@ -6,7 +6,7 @@ from django.db import transaction
 
 from accounts import auditing
 from accounts.models import Account, User
-from billing import ledger, promotions, wallets
+from billing import collecting, ledger, promotions, wallets
 from billing.ledger import Leg
 from billing.models import LedgerAccount, LedgerTransaction, TopUp
 from catalog.money import usd_string
@@ -92,6 +92,8 @@ def legs_of(topup: TopUp) -> list[Leg]:
 
 def _add_to_wallet(*, account_id: int, amount_nanousd: int, at: dt.datetime) -> None:
     connection = wallets.borrowed_connection()
+    # What was spent is not waited for, so that nothing of this is taken for it.
+    collecting.collect(account_id=account_id, at=at)
     locked = wallets.lock(connection, [account_id])
     promotions.attribute(account_id=account_id, at=at)
     locked[account_id].credit(amount_nanousd)

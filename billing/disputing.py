@@ -9,7 +9,7 @@ import datetime as dt
 from django.db import transaction
 
 from accounts import auditing
-from billing import kept, moving
+from billing import collecting, kept, moving
 from billing.ledger import Leg
 from billing.models import Dispute, LedgerAccount, LedgerTransaction, TopUp
 from billing.providers.provider import CURRENCY, DisputeChanged
@@ -29,8 +29,9 @@ def hear(
 ) -> Dispute:
     """What a company (its slug) says of a dispute, however often and in whatever order.
 
-    Opened: the credit is frozen, as far as it is available. Won: it is given back. Lost: it is gone, with its share of
-    the fee, and what the wallet did not have is the platform's loss. Where a bank changes its mind, the decision that
+    Opened: the credit is frozen, as far as it is available, and what running requests hold of it as they leave it. Won:
+    it is given back. Lost: it is gone, with its share of the fee, and what the wallet did not have is the platform's
+    loss. Where a bank changes its mind, the decision that
     occurred later counts; without `occurred_at`, the one that is heard later. Raises DisputeUnknown, DisputeDiffers.
     """
     topup = TopUp.objects.filter(
@@ -56,6 +57,9 @@ def hear(
             dispute.respond_by = dt.datetime.fromisoformat(news.respond_by)
         dispute.mail_due_at = at
         dispute.save()
+        # Of this one or another, for which there may be something now.
+        collecting.collect(account_id=topup.account_id, at=at)
+        dispute.refresh_from_db()
         _record(dispute)
     return dispute
 
@@ -93,6 +97,7 @@ def _bring_to(dispute: Dispute, status: Dispute.Status, *, known: bool, at: dt.d
             _thaw(dispute, at=at)
         elif before == Dispute.Status.LOST:
             _take_back_the_loss(dispute, at=at)
+        collecting.wait_for(dispute, amount_nanousd=0)
         dispute.frozen_nanousd = dispute.fee_nanousd = dispute.loss_nanousd = 0
         return
     if before != Dispute.Status.OPEN:
@@ -103,8 +108,8 @@ def _bring_to(dispute: Dispute, status: Dispute.Status, *, known: bool, at: dt.d
 
 def _freeze(dispute: Dispute, *, at: dt.datetime) -> None:
     share = kept.share(topup=dispute.topup, amount_nanousd=dispute.amount_nanousd)
-    available = moving.lock(account_id=dispute.account_id).available_nanousd
-    dispute.frozen_nanousd = min(share.credit_nanousd, available)
+    wallet = moving.lock(account_id=dispute.account_id)
+    dispute.frozen_nanousd, to_take_nanousd = wallet.reach(share.credit_nanousd)
     dispute.fee_nanousd = share.fee_nanousd
     dispute.loss_nanousd = share.credit_nanousd - dispute.frozen_nanousd + share.beyond_nanousd
     dispute.bookings += 1
@@ -117,6 +122,7 @@ def _freeze(dispute: Dispute, *, at: dt.datetime) -> None:
             against=[Leg(LedgerAccount.Kind.DISPUTES, dispute.frozen_nanousd)],
             at=at,
         )
+    collecting.wait_for(dispute, amount_nanousd=to_take_nanousd)
 
 
 def _thaw(dispute: Dispute, *, at: dt.datetime) -> None:
@@ -163,6 +169,7 @@ def _post(
         description=f"Dispute of top-up {dispute.topup_id}: {words}",
         against=against,
         at=at,
+        of=dispute,
     )
 
 
@@ -177,5 +184,6 @@ def _record(dispute: Dispute) -> None:
         amount_usd=usd_string(dispute.amount_nanousd),
         frozen_usd=usd_string(dispute.frozen_nanousd),
         loss_usd=usd_string(dispute.loss_nanousd),
+        to_take_usd=usd_string(dispute.to_take_nanousd),
         reason=dispute.reason,
     )

@@ -7,7 +7,7 @@ from django.db import transaction
 
 from billing import ledger, promotions, wallets
 from billing.ledger import Leg
-from billing.models import LedgerAccount, LedgerTransaction
+from billing.models import Dispute, LedgerAccount, LedgerTransaction, Refund
 from billing.wallets import WalletState
 from catalog.money import usd_text
 
@@ -34,10 +34,13 @@ def move(
     description: str,
     against: Sequence[Leg],
     at: dt.datetime,
+    of: Dispute | Refund | None = None,
 ) -> LedgerTransaction:
     """Give the account's wallet the amount, or take it where it is negative, and post that `against` the other legs.
 
-    Legs of zero are left out. Raises NotAvailable, and AlreadyPosted for a reference that was used before.
+    Legs of zero are left out. What lots of promotional credit lose `of` a dispute or a refund is remembered, and
+    restored where it gives back: that is always all of it. Raises NotAvailable, and AlreadyPosted for a reference that
+    was used before.
     """
     with transaction.atomic():
         wallet = lock(account_id=account_id)
@@ -58,5 +61,9 @@ def move(
             legs=[leg for leg in (own, *against) if leg.amount_nanousd],
             at=at,
         )
-        promotions.attribute(account_id=account_id, at=at)
+        standing = promotions.attribute(account_id=account_id, at=at)
+        if of is not None and amount_nanousd < 0:
+            promotions.withhold(standing, of=of)
+        elif of is not None and amount_nanousd > 0:
+            promotions.restore(of=of)
     return posted

@@ -4,7 +4,7 @@ The teller knows the balance alone. What was ever charged is the sum of the post
 not usage, less the balance. What has been charged since the last look is taken from the lots, the soonest to expire
 first, then those without a date, then from paid credit. What the operator takes back comes out of the lots first, the
 last granted first, for it undoes a grant. What goes away otherwise (a refund, a dispute) takes paid credit first: lots
-lose only what the balance cannot carry any more.
+lose only what the balance cannot carry any more, and get it again if the refund fails or the dispute is won.
 """
 
 import datetime as dt
@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from django.db import connection
+from django.db.models import F
 
 from accounts.models import User
-from billing.models import LedgerTransaction, PromotionalCredit, Wallet
+from billing.models import Dispute, LedgerTransaction, PromotionalCredit, Refund, Wallet, WithheldCredit
 
 # One statement, hence one snapshot: wallet and ledger change together.
 _STANDING = """
@@ -136,6 +137,32 @@ def take_back(*, account_id: int, amount_nanousd: int, at: dt.datetime) -> int:
         lot.closed_at = None if lot.remaining_nanousd else at
         lot.save(update_fields=["remaining_nanousd", "closed_at"])
     return amount_nanousd - rest
+
+
+def withhold(standing: Standing, *, of: Dispute | Refund) -> None:
+    """Remember what the lots have just lost to a dispute or a refund: `standing` is what `attribute` said after it."""
+    WithheldCredit.objects.bulk_create(
+        WithheldCredit(lot_id=lot.id, amount_nanousd=lot.was_nanousd - lot.left_nanousd, **_of(of))
+        for lot in standing.lots
+        if lot.left_nanousd != lot.was_nanousd
+    )
+
+
+def restore(*, of: Dispute | Refund) -> None:
+    """Give the lots what they lost to a dispute or a refund that is undone, after the wallet has it again.
+
+    A lot whose date has come meanwhile expires by the next run.
+    """
+    withheld = WithheldCredit.objects.filter(**_of(of))
+    for part in withheld:
+        PromotionalCredit.objects.filter(pk=part.lot_id).update(
+            remaining_nanousd=F("remaining_nanousd") + part.amount_nanousd, closed_at=None
+        )
+    withheld.delete()
+
+
+def _of(of: Dispute | Refund) -> dict[str, Dispute | Refund]:
+    return {"dispute" if isinstance(of, Dispute) else "refund": of}
 
 
 def paid_available_nanousd(*, account_id: int, at: dt.datetime) -> int:

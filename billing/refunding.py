@@ -15,7 +15,7 @@ from django.db import transaction
 
 from accounts import auditing
 from accounts.models import User
-from billing import kept, moving, promotions
+from billing import collecting, kept, moving, promotions
 from billing.ledger import Leg
 from billing.models import LedgerAccount, LedgerTransaction, Refund, TopUp
 from billing.providers import offering
@@ -168,7 +168,8 @@ def hear(*, provider: str, news: RefundChanged, at: dt.datetime) -> Refund | Non
     """What a company (its slug) says of a refund, however often and in whatever order; None: nothing came of it.
 
     One that was made at the company's own dashboard finds its top-up by the payment. Credit is taken for it as far as
-    it is available, and the rest is the platform's loss. Raises RefundUnknown, RefundDiffers.
+    it is available, and what running requests hold as they leave it; the rest is the platform's loss. Raises
+    RefundUnknown, RefundDiffers.
     """
     refund = _named(provider, news)
     if news.currency.lower() != CURRENCY or (
@@ -201,7 +202,7 @@ def _made_elsewhere(topup: TopUp, news: RefundChanged, *, at: dt.datetime) -> Re
         found = _named(topup.provider, news)
         if found is None and news.status != Refund.Status.FAILED:
             share = kept.share(topup=topup, amount_nanousd=news.amount_cents * NANO_PER_CENT)
-            taken = min(share.credit_nanousd, wallet.available_nanousd)
+            taken, to_take = wallet.reach(share.credit_nanousd)
             refund = Refund.objects.create(
                 account_id=topup.account_id,
                 topup=topup,
@@ -217,6 +218,8 @@ def _made_elsewhere(topup: TopUp, news: RefundChanged, *, at: dt.datetime) -> Re
                 mail_due_at=at,
             )
             _book(refund, at=at)
+            collecting.wait_for(refund, amount_nanousd=to_take)
+            refund.save(update_fields=["to_take_nanousd"])
             _record("refund.made_elsewhere", refund, actor=None)
             return refund
     # Somebody was faster with the same news.
@@ -259,15 +262,17 @@ def _book(refund: Refund, *, at: dt.datetime) -> None:
 
 def _book_back(refund: Refund, *, at: dt.datetime) -> None:
     _post(refund, "refund-failed", sign=-1, at=at)
+    collecting.wait_for(refund, amount_nanousd=0)
 
 
 def _book_again(refund: Refund, *, at: dt.datetime) -> None:
     wallet = moving.lock(account_id=refund.account_id)
     wanted = refund.credit_nanousd + refund.loss_nanousd
-    refund.credit_nanousd = min(wanted, wallet.available_nanousd)
+    refund.credit_nanousd, to_take = wallet.reach(wanted)
     refund.loss_nanousd = wanted - refund.credit_nanousd
     refund.bookings += 1
     _book(refund, at=at)
+    collecting.wait_for(refund, amount_nanousd=to_take)
 
 
 def _post(refund: Refund, name: str, *, sign: int, at: dt.datetime) -> None:
@@ -285,6 +290,7 @@ def _post(refund: Refund, name: str, *, sign: int, at: dt.datetime) -> None:
             Leg(LedgerAccount.Kind.CASH_CLEARING, sign * refund.total_nanousd, provider=provider),
         ],
         at=at,
+        of=refund,
     )
 
 

@@ -16,7 +16,7 @@ Connection = psycopg.Connection[Any]
 Cursor = psycopg.Cursor[Any]
 
 _SELECT = """
-    SELECT account_id, balance_nanousd, held_nanousd FROM billing_wallet
+    SELECT account_id, balance_nanousd, held_nanousd, to_take_nanousd FROM billing_wallet
     WHERE account_id = ANY(%s) ORDER BY account_id FOR UPDATE
 """
 _CREATE = """
@@ -24,24 +24,33 @@ _CREATE = """
     SELECT id, 0, 0 FROM accounts_account WHERE id = ANY(%s) ORDER BY id ON CONFLICT DO NOTHING
 """
 _WRITE = """
-    UPDATE billing_wallet w SET balance_nanousd = n.balance, held_nanousd = n.held
-    FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS n (account_id, balance, held)
+    UPDATE billing_wallet w SET balance_nanousd = n.balance, held_nanousd = n.held, to_take_nanousd = n.to_take
+    FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[]) AS n (account_id, balance, held, to_take)
     WHERE w.account_id = n.account_id
 """
 
 
 @dataclass(slots=True)
 class WalletState:
-    """A locked wallet, in nano-USD; changed in memory and written back once, before the transaction commits."""
+    """A locked wallet, in nano-USD; changed in memory and written back once, before the transaction commits.
+
+    What is held is held by running requests, and `to_take` of it for disputes and refunds that take what these leave:
+    see `billing.collecting`. The teller does not read how much that is: for it, a hold is a hold.
+    """
 
     account_id: int
     balance_nanousd: int
     held_nanousd: int
+    to_take_nanousd: int = 0
     is_changed: bool = False
 
     @property
     def available_nanousd(self) -> int:
-        return self.balance_nanousd - self.held_nanousd
+        return max(0, self.balance_nanousd - self.held_nanousd)
+
+    @property
+    def held_by_requests_nanousd(self) -> int:
+        return self.held_nanousd - self.to_take_nanousd
 
     def hold(self, amount_nanousd: int) -> None:
         self.held_nanousd += amount_nanousd
@@ -50,6 +59,27 @@ class WalletState:
     def release(self, amount_nanousd: int) -> None:
         self.held_nanousd -= amount_nanousd
         self.is_changed = True
+
+    def settle(self, held_nanousd: int, cost_nanousd: int) -> int:
+        """Release what a request holds and charge what it costs. Returns what was taken.
+
+        Its own hold pays for it before anybody else gets it; beyond that, only what is available does.
+        """
+        self.release(held_nanousd)
+        taken = min(cost_nanousd, max(held_nanousd, self.available_nanousd))
+        self.balance_nanousd -= taken
+        return taken
+
+    def wait_for(self, amount_nanousd: int) -> None:
+        """Hold so much more for who takes it when requests leave it; less where it is negative."""
+        self.to_take_nanousd += amount_nanousd
+        self.hold(amount_nanousd)
+
+    def reach(self, wanted_nanousd: int) -> tuple[int, int]:
+        """What of an amount can be taken now, and what only when the requests that hold it are over."""
+        now = min(wanted_nanousd, self.available_nanousd)
+        left = self.balance_nanousd - now - self.to_take_nanousd
+        return now, max(0, min(wanted_nanousd - now, left))
 
     def credit(self, amount_nanousd: int) -> None:
         self.balance_nanousd += amount_nanousd
@@ -104,5 +134,6 @@ def write(connection: Connection, wallets: Iterable[WalletState]) -> None:
                 [wallet.account_id for wallet in changed],
                 [wallet.balance_nanousd for wallet in changed],
                 [wallet.held_nanousd for wallet in changed],
+                [wallet.to_take_nanousd for wallet in changed],
             ),
         )

@@ -25,9 +25,11 @@ _BY_KIND: dict[str, str] = {
     Kind.DISPUTE: "Dispute: the bank questions a payment, and its credit is frozen until that is decided",
     Kind.ADJUSTMENT: "Correction: {description}",
 }
-# How it ended, told apart by what the reference begins with.
-_BACK = {
+# How it went on, told apart by what the reference begins with.
+_LATER = {
     "refund-failed": "Refund that did not go through: the credit is yours again",
+    "refund-late": "Refund: the rest of its credit, which requests had held",
+    "dispute-late": "Dispute: more of the payment's credit, which requests had held",
     "dispute-lost": "Dispute decided against the payment: its frozen credit is gone",
     "dispute-won": "Dispute decided for the payment: the credit is yours again",
 }
@@ -46,7 +48,7 @@ class Words:
 
 def in_words(*, kind: str, reference: str, description: str) -> Words:
     """A transaction as its customer reads it. Usage says its hour in its description."""
-    text = _BACK.get(reference.partition(":")[0]) or _BY_KIND.get(kind, "{description}")
+    text = _LATER.get(reference.partition(":")[0]) or _BY_KIND.get(kind, "{description}")
     return Words(
         text.format(description=description),
         topup_id=_topup_id(description) if kind in _ABOUT_A_PAYMENT else None,

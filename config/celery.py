@@ -52,6 +52,7 @@ app.conf.beat_schedule = {
         "schedule": crontab(minute="7-59/10"),
         "options": {"expires": 540},
     },
+    "collect-credit": {"task": "billing.collect_credit", "schedule": 10.0, "options": {"expires": 10}},
     "ask-for-refunds": {"task": "billing.ask_for_refunds", "schedule": 60.0, "options": {"expires": 60}},
     "mail-about-refunds": {
         "task": "billing.mail_about_refunds",

@@ -267,7 +267,7 @@ def credit_facts(*, account_id: int) -> dict[str, Any]:
         "total_credits": usd_string(credited),
         "total_usage": usd_string(credited - wallet.balance_nanousd),
         "balance": usd_string(wallet.balance_nanousd),
-        "held": usd_string(wallet.held_nanousd),
+        "held": usd_string(wallet.set_aside_nanousd),
         "available": usd_string(wallet.available_nanousd),
     }
 

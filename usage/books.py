@@ -186,8 +186,7 @@ class Books:
         finished.cost_nanousd = cost
         wallet = self._wallets[hold.account_id]
         if hold.allowance_day is None:
-            wallet.release(hold.amount_nanousd)
-            finished.charged_nanousd = wallet.charge(cost)
+            finished.charged_nanousd = wallet.settle(hold.amount_nanousd, cost)
             finished.loss_nanousd = cost - finished.charged_nanousd
             self._budgets.resolve(
                 finished, held_nanousd=hold.amount_nanousd, spent_nanousd=finished.charged_nanousd
@@ -372,7 +371,7 @@ def _date(text: str) -> dt.date:
 def _credits_insufficient(request: Admission, wallet: WalletState, affordable: int) -> CreditsInsufficient:
     return CreditsInsufficient(
         available_nanousd=wallet.available_nanousd,
-        held_nanousd=wallet.held_nanousd,
+        held_nanousd=wallet.balance_nanousd - wallet.available_nanousd,
         needed_nanousd=request.worst_cost_nanousd(request.least_output_tokens),
         affordable_tokens=affordable,
     )

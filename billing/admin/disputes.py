@@ -26,6 +26,7 @@ class DisputeAdmin(ReadOnly, DisputeModelAdmin):
         "frozen",
         "fee",
         "loss",
+        "to_take",
         "provider_dispute",
         "opened_at",
         "respond_by",
@@ -52,3 +53,7 @@ class DisputeAdmin(ReadOnly, DisputeModelAdmin):
     @admin.display(ordering="loss_nanousd", description="Not covered by credit")
     def loss(self, dispute: Dispute) -> str:
         return usd(dispute.loss_nanousd)
+
+    @admin.display(description="Of that still to take, held by requests")
+    def to_take(self, dispute: Dispute) -> str:
+        return usd(dispute.to_take_nanousd)

@@ -38,6 +38,7 @@ class RefundAdmin(ReadOnly, RefundModelAdmin):
         "credit",
         "fee",
         "loss",
+        "to_take",
         "reason",
         "created_by",
         "reference",
@@ -66,6 +67,10 @@ class RefundAdmin(ReadOnly, RefundModelAdmin):
     @admin.display(ordering="loss_nanousd", description="Lost")
     def loss(self, refund: Refund) -> str:
         return usd(refund.loss_nanousd)
+
+    @admin.display(description="Of that still to take, held by requests")
+    def to_take(self, refund: Refund) -> str:
+        return usd(refund.to_take_nanousd)
 
 
 def refund_topup(request: HttpRequest, topup_id: int) -> HttpResponse:

@@ -38,7 +38,7 @@ class WalletAdmin(ReadOnly, WalletModelAdmin):
 
     @admin.display(ordering="held_nanousd")
     def held(self, wallet: Wallet) -> str:
-        return usd(wallet.held_nanousd)
+        return usd(wallet.set_aside_nanousd)
 
     def available(self, wallet: Wallet) -> str:
         return usd(wallet.available_nanousd)

@@ -7,7 +7,7 @@ from billing.models.details import BillingDetails
 from billing.models.disputes import Dispute
 from billing.models.ledger import ChainHead, LedgerAccount, LedgerTransaction, Posting
 from billing.models.methods import SavedPaymentMethod
-from billing.models.promotions import PromotionalCredit
+from billing.models.promotions import PromotionalCredit, WithheldCredit
 from billing.models.receipts import Receipt, ReceiptNumbers
 from billing.models.refunds import Refund
 from billing.models.topups import TopUp
@@ -36,4 +36,5 @@ __all__ = [
     "UnmatchedPayment",
     "Wallet",
     "WebhookEvent",
+    "WithheldCredit",
 ]

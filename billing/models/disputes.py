@@ -32,6 +32,8 @@ class Dispute(MailDue):
     frozen_nanousd = models.BigIntegerField(default=0)
     fee_nanousd = models.BigIntegerField(default=0)
     loss_nanousd = models.BigIntegerField(default=0)
+    # Of the loss, what requests hold that ran when it was frozen: it is taken when they leave it.
+    to_take_nanousd = models.BigIntegerField(default=0)
     # How often credit was frozen for it: a bank that changes its mind is booked again, under another reference.
     bookings = models.PositiveSmallIntegerField(default=0)
     opened_at = models.DateTimeField(default=timezone.now)
@@ -45,7 +47,8 @@ class Dispute(MailDue):
             models.UniqueConstraint(fields=["topup", "provider_dispute"], name="dispute_once"),
             models.CheckConstraint(
                 condition=models.Q(amount_nanousd__gt=0, frozen_nanousd__gte=0)
-                & models.Q(fee_nanousd__gte=0, loss_nanousd__gte=0),
+                & models.Q(fee_nanousd__gte=0, to_take_nanousd__gte=0)
+                & models.Q(loss_nanousd__gte=models.F("to_take_nanousd")),
                 name="dispute_not_negative",
             ),
             models.CheckConstraint(
@@ -64,7 +67,18 @@ class Dispute(MailDue):
                 name="dispute_closed_at_iff_closed",
             ),
         ]
-        indexes: ClassVar = [models.Index(fields=["account", "-id"], name="dispute_by_account")]
+        indexes: ClassVar = [
+            models.Index(fields=["account", "-id"], name="dispute_by_account"),
+            models.Index(
+                fields=["account"], name="dispute_to_take", condition=models.Q(to_take_nanousd__gt=0)
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"dispute {self.pk}"
+
+    def took_later(self, amount_nanousd: int) -> None:
+        """What was a loss is credit after all."""
+        self.frozen_nanousd += amount_nanousd
+        self.loss_nanousd -= amount_nanousd
+        self.save(update_fields=["frozen_nanousd", "loss_nanousd", "to_take_nanousd"])

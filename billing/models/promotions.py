@@ -5,7 +5,9 @@ from typing import ClassVar
 from django.db import models
 
 from accounts.models import Account, User
+from billing.models.disputes import Dispute
 from billing.models.ledger import LedgerTransaction
+from billing.models.refunds import Refund
 
 
 class PromotionalCredit(models.Model):
@@ -61,3 +63,31 @@ class PromotionalCredit(models.Model):
 
     def __str__(self) -> str:
         return f"promotional credit {self.pk}"
+
+
+class WithheldCredit(models.Model):
+    """What a lot has lost to a dispute or a refund, in nano-USD: the lot gets it again if that is undone."""
+
+    lot = models.ForeignKey(PromotionalCredit, on_delete=models.PROTECT, related_name="withheld")
+    dispute = models.ForeignKey(
+        Dispute, on_delete=models.PROTECT, null=True, blank=True, related_name="withheld"
+    )
+    refund = models.ForeignKey(
+        Refund, on_delete=models.PROTECT, null=True, blank=True, related_name="withheld"
+    )
+    amount_nanousd = models.BigIntegerField()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=models.Q(amount_nanousd__gt=0), name="withheld_credit_is_positive"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(dispute=None, refund__isnull=False)
+                | models.Q(dispute__isnull=False, refund=None),
+                name="withheld_credit_of_a_dispute_or_a_refund",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"of {self.lot}"

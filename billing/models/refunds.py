@@ -31,6 +31,8 @@ class Refund(MailDue):
     credit_nanousd = models.BigIntegerField()
     fee_nanousd = models.BigIntegerField()
     loss_nanousd = models.BigIntegerField(default=0)
+    # Of the loss, what requests hold that ran when it was booked: it is taken when they leave it.
+    to_take_nanousd = models.BigIntegerField(default=0)
     # How often credit was taken for it: one that was refused and is made all the same is booked again.
     bookings = models.PositiveSmallIntegerField(default=1)
     status = models.CharField(max_length=16, choices=Status, default=Status.PENDING)
@@ -59,11 +61,19 @@ class Refund(MailDue):
                 ),
                 name="refund_gives_something_back",
             ),
+            models.CheckConstraint(
+                condition=models.Q(to_take_nanousd__gte=0, to_take_nanousd__lte=models.F("loss_nanousd"))
+                & (models.Q(to_take_nanousd=0) | ~models.Q(status="failed")),
+                name="refund_takes_later_what_was_lost",
+            ),
         ]
         indexes: ClassVar = [
             models.Index(fields=["account", "-id"], name="refund_by_account"),
             models.Index(
                 fields=["status", "asked_at"], name="refund_pending", condition=models.Q(status="pending")
+            ),
+            models.Index(
+                fields=["account"], name="refund_to_take", condition=models.Q(to_take_nanousd__gt=0)
             ),
         ]
 
@@ -73,3 +83,9 @@ class Refund(MailDue):
     @property
     def total_nanousd(self) -> int:
         return self.credit_nanousd + self.fee_nanousd + self.loss_nanousd
+
+    def took_later(self, amount_nanousd: int) -> None:
+        """What was a loss is credit after all."""
+        self.credit_nanousd += amount_nanousd
+        self.loss_nanousd -= amount_nanousd
+        self.save(update_fields=["credit_nanousd", "loss_nanousd", "to_take_nanousd"])

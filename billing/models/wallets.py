@@ -10,11 +10,15 @@ from keys.models import ApiKey
 
 
 class Wallet(models.Model):
-    """Prepaid credit of an account, in nano-USD. Written only by `billing.holding` and `billing.crediting`."""
+    """Prepaid credit of an account, in nano-USD. Written only through `billing.wallets` and by the teller."""
 
     account = models.OneToOneField(Account, on_delete=models.CASCADE, primary_key=True, related_name="wallet")
     balance_nanousd = models.BigIntegerField(default=0)
+    # Of running requests, and of what is still to take.
     held_nanousd = models.BigIntegerField(default=0)
+    # For disputes and refunds, as soon as running requests leave it: see `billing.collecting`. Until then it is held
+    # twice, for the requests and for this, so that no other request gets it.
+    to_take_nanousd = models.BigIntegerField(default=0, db_default=0, editable=False)
     # How much of all that was ever charged is divided among promotional and paid credit: see `billing.promotions`.
     # With a default in the database, because wallets are made there too.
     attributed_nanousd = models.BigIntegerField(default=0, db_default=0, editable=False)
@@ -26,8 +30,19 @@ class Wallet(models.Model):
             ),
             models.CheckConstraint(condition=models.Q(held_nanousd__gte=0), name="wallet_held_not_negative"),
             models.CheckConstraint(
-                condition=models.Q(held_nanousd__lte=models.F("balance_nanousd")),
+                condition=models.Q(
+                    held_nanousd__lte=models.F("balance_nanousd") + models.F("to_take_nanousd")
+                ),
                 name="wallet_held_within_balance",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(to_take_nanousd__gte=0, to_take_nanousd__lte=models.F("held_nanousd")),
+                name="wallet_to_take_is_held",
+            ),
+        ]
+        indexes: ClassVar = [
+            models.Index(
+                fields=["account"], name="wallet_to_take", condition=models.Q(to_take_nanousd__gt=0)
             ),
         ]
 
@@ -36,7 +51,12 @@ class Wallet(models.Model):
 
     @property
     def available_nanousd(self) -> int:
-        return self.balance_nanousd - self.held_nanousd
+        return max(0, self.balance_nanousd - self.held_nanousd)
+
+    @property
+    def set_aside_nanousd(self) -> int:
+        """What of the balance is not available: running requests hold it, and perhaps a dispute waits for it."""
+        return self.balance_nanousd - self.available_nanousd
 
 
 class GatewayProcess(models.Model):

@@ -9,12 +9,18 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from accounts import mailing
-from billing import after_mail, owed_mail, refunding
+from billing import after_mail, collecting, owed_mail, refunding
 from billing.models import Dispute, Refund
 from billing.models.mail_due import MailDue
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T", bound=MailDue)
+
+
+@shared_task(name="billing.collect_credit", acks_late=True, ignore_result=True)
+def collect_credit() -> None:
+    """Take for disputes and refunds what running requests have left of what they held."""
+    collecting.collect_due(at=timezone.now())
 
 
 @shared_task(name="billing.ask_for_refunds", acks_late=True, ignore_result=True)

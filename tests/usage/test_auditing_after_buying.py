@@ -5,7 +5,7 @@ from django.db import connection
 from pytest_django import Settings
 
 from billing.models import Dispute, Receipt, Refund, TopUp, WebhookEvent
-from tests.billing import test_disputing, test_refunding
+from tests.billing import test_disputing, test_refunding, test_withheld_credit
 from tests.invariants import check_books
 from usage import auditing
 
@@ -132,6 +132,39 @@ def test_a_dispute_that_froze_another_amount_than_was_booked_is_found() -> None:
 def test_a_lost_dispute_that_is_still_frozen_in_the_ledger_is_found() -> None:
     found = plant("UPDATE billing_dispute SET status = 'lost', closed_at = opened_at WHERE status = 'open'")
     assert any(", frozen: the ledger says 8.000000000 USD" in line for line in found)
+
+
+def test_a_dispute_that_waits_for_credit_its_wallet_does_not_hold_is_found() -> None:
+    dispute = Dispute.objects.get(status="open")
+    found = plant(
+        "UPDATE billing_dispute SET frozen_nanousd = frozen_nanousd - 1, loss_nanousd = 1, to_take_nanousd = 1"
+        " WHERE status = 'open'"
+    )
+    account = f"account {dispute.account_id}: its wallet"
+    assert [line.partition(" 0.")[0] for line in found if line.startswith("account")] == [
+        f"{account} holds",
+        f"{account} says",
+    ]
+
+
+def test_a_lot_that_lost_more_to_a_refund_than_that_took_is_found(topup: TopUp) -> None:
+    test_withheld_credit.grant(topup, usd=8)
+    made = Refund.objects.get()
+    found = plant(
+        "INSERT INTO billing_withheldcredit (lot_id, refund_id, amount_nanousd)"
+        " SELECT c.id, r.id, r.credit_nanousd + 1 FROM billing_refund r, billing_promotionalcredit c"
+    )
+    lot = topup.account.promotional_credits.get()
+    assert found == [
+        (
+            f"refund {made.pk} of account {made.account_id}: promotional credit lost 8.000000001 USD to it,"
+            " and it took 8.000000000 USD"
+        ),
+        (
+            f"promotional credit {lot.pk}: 16.000000001 USD remains, has expired or may come back, of an amount of"
+            " 8.000000000 USD"
+        ),
+    ]
 
 
 def test_more_given_back_than_was_paid_is_found(topup: TopUp) -> None:

@@ -186,7 +186,20 @@ def test_credit_in_the_ledger_without_a_wallet_is_found(books: Books) -> None:
 def test_a_wallet_that_holds_more_than_its_holds_is_found(books: Books) -> None:
     plant("UPDATE billing_wallet SET held_nanousd = 301 WHERE account_id = %(a)s", a=books.account.pk)
     assert found() == [
-        f"account {books.account.pk}: its wallet holds 0.000000301 USD, its open holds are 0.000000300 USD"
+        (
+            f"account {books.account.pk}: its wallet holds 0.000000301 USD, its open holds and what is still to take"
+            " are 0.000000300 USD"
+        )
+    ]
+
+
+def test_a_wallet_that_waits_for_what_no_dispute_or_refund_takes_is_found(books: Books) -> None:
+    plant("UPDATE billing_wallet SET to_take_nanousd = 7 WHERE account_id = %(a)s", a=books.account.pk)
+    assert found() == [
+        (
+            f"account {books.account.pk}: its wallet says 0.000000007 USD is still to take, its disputes and refunds"
+            " say 0.000000000 USD"
+        )
     ]
 
 

@@ -93,6 +93,19 @@ CHECKS = (
         """,  # noqa: S608 - constants of this module
     ),
     Check(
+        "{subject}: promotional credit lost {found} to it, and it took {expected}",
+        f"""
+        SELECT format('%s %s of account %s', act, id, account_id), withheld.amount, coalesce(made.credit, 0), true
+        FROM (
+            SELECT CASE WHEN w.dispute_id IS NULL THEN 'refund' ELSE 'dispute' END AS act,
+                coalesce(w.dispute_id, w.refund_id) AS id, c.account_id, sum(w.amount_nanousd) AS amount
+            FROM billing_withheldcredit w JOIN billing_promotionalcredit c ON c.id = w.lot_id
+            GROUP BY 1, 2, 3
+        ) AS withheld LEFT JOIN ({_MADE}) AS made USING (act, id, account_id)
+        WHERE withheld.amount > coalesce(made.credit, 0)
+        """,  # noqa: S608 - constants of this module
+    ),
+    Check(
         "{subject}: what went back of the payment is {found}, more than its {expected}",
         """
         SELECT format('top-up %s', u.id), gone.back, u.total_nanousd, true

@@ -39,6 +39,11 @@ _BY_ACCOUNT = """
         coalesce(w.balance_nanousd, 0) AS balance,
         coalesce(w.held_nanousd, 0) AS held,
         coalesce((SELECT sum(h.amount_nanousd) FROM billing_hold h WHERE h.account_id = a.id), 0) AS holds,
+        coalesce(w.to_take_nanousd, 0) AS wallet_to_take,
+        coalesce((SELECT sum(d.to_take_nanousd) FROM billing_dispute d
+            WHERE d.account_id = a.id AND d.to_take_nanousd > 0), 0)
+        + coalesce((SELECT sum(r.to_take_nanousd) FROM billing_refund r
+            WHERE r.account_id = a.id AND r.to_take_nanousd > 0), 0) AS to_take,
         coalesce((SELECT sum(p.amount_nanousd) FROM billing_ledgeraccount l
             JOIN billing_posting p ON p.ledger_account_id = l.id
             WHERE l.kind = 'customer_credits' AND l.account_id = a.id), 0) AS credits,

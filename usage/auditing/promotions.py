@@ -81,4 +81,15 @@ CHECKS = (
         ORDER BY c.id
         """,  # noqa: S608 - constants of this module
     ),
+    Check(
+        "promotional credit {subject}: {found} remains, has expired or may come back, of an amount of {expected}",
+        """
+        SELECT c.id::text, c.remaining_nanousd + c.expired_nanousd + withheld.amount, c.amount_nanousd, true
+        FROM billing_promotionalcredit c
+        JOIN (
+            SELECT lot_id, sum(amount_nanousd) AS amount FROM billing_withheldcredit GROUP BY lot_id
+        ) AS withheld ON withheld.lot_id = c.id
+        WHERE c.remaining_nanousd + c.expired_nanousd + withheld.amount > c.amount_nanousd
+        """,
+    ),
 )

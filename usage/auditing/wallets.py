@@ -11,7 +11,11 @@ CHECKS = (
         """,
     ),
     Check(
-        "account {subject}: its wallet holds {found}, its open holds are {expected}",
-        "SELECT id::text, held, holds, true FROM by_account WHERE held <> holds",
+        "account {subject}: its wallet holds {found}, its open holds and what is still to take are {expected}",
+        "SELECT id::text, held, holds + to_take, true FROM by_account WHERE held <> holds + to_take",
+    ),
+    Check(
+        "account {subject}: its wallet says {found} is still to take, its disputes and refunds say {expected}",
+        "SELECT id::text, wallet_to_take, to_take, true FROM by_account WHERE wallet_to_take <> to_take",
     ),
 )

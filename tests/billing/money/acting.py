@@ -81,7 +81,11 @@ class Acting(RuleBasedStateMachine):
     def the_books_are_what_the_model_says(self) -> None:
         self.steps += 1
         wallet = Wallet.objects.filter(account=self.account).first() or Wallet()
-        assert (wallet.balance_nanousd, wallet.held_nanousd) == (self.purse.balance, self.purse.held)
+        assert (wallet.balance_nanousd, wallet.held_nanousd) == (
+            self.purse.balance,
+            self.purse.held + self.purse.to_take,
+        )
+        assert wallet.to_take_nanousd == self.purse.to_take
         standing = promotions.standing(account_id=self.account.pk)
         assert standing.paid_nanousd == self.purse.paid
         left = {lot.id: lot.left_nanousd for lot in standing.unspent_lots}

@@ -226,6 +226,7 @@ class Buying(Requests):
             self.payments.append(
                 Payment(topup.pk, topup.provider_reference, topup.credit_nanousd, topup.fee_nanousd)
             )
+            self.purse.collect()
             self.purse.paid += topup.credit_nanousd
 
     def _wants(self, auto: Auto) -> bool:

@@ -6,7 +6,7 @@ import datetime as dt
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from billing import adjusting, crediting, expiring, ledger, moving, refunding
+from billing import adjusting, collecting, crediting, expiring, ledger, moving, refunding
 from billing.models import Refund, TopUp
 from billing.providers.provider import CURRENCY, DisputeChanged, RefundChanged
 from tests.billing.money.acting import ANY, KILL
@@ -47,6 +47,7 @@ class MoneyMachine(Buying):
 
         self.surely(give, kill, already=ledger.AlreadyPosted)
         lot = self.account.promotional_credits.get(transaction__reference=reference)
+        self.purse.collect()
         self.purse.lots.append(Lot(lot.pk, nanousd, expires_at))
         self.platform.granted += nanousd
 
@@ -112,7 +113,8 @@ class MoneyMachine(Buying):
         self.surely(start, kill, already=refunding.AlreadyAsked)
         back = Back(credit, paid.fee_of_refund(credit), 0, "pending", asked_at=self.at)
         paid.refunds[reference] = back
-        self.purse.lose(credit)
+        self.purse.backs.append(back)
+        self.purse.lose(back, credit)
         if kill is None:
             self._ask(Refund.objects.get(reference=reference), mood)
 
@@ -165,9 +167,10 @@ class MoneyMachine(Buying):
         cents = max(1, (paid.credit + paid.fee) // CENT * percent // 100)
         news = RefundChanged(f"re-{reference}", "", paid.payment, cents, CURRENCY, "succeeded")
         self.tell(news, repeats=repeats, kill=kill)
-        shares = paid.divide(cents * CENT, available=self.purse.available)
-        paid.refunds[reference] = Back(*shares, "succeeded", is_named=True)
-        self.purse.lose(shares[0])
+        back = Back(0, 0, 0, "succeeded", is_named=True)
+        paid.take(back, cents * CENT, self.purse)
+        paid.refunds[reference] = back
+        self.purse.backs.append(back)
 
     @precondition(lambda self: bool(self.payments))
     @rule(
@@ -189,6 +192,13 @@ class MoneyMachine(Buying):
         self.tell(news, repeats=repeats, kill=kill, occurred_at=occurred_at)
         paid.dispute_changes(dispute, status, cents * CENT, occurred_at, self.purse)
 
+    @precondition(lambda self: bool(self.purse.to_take))
+    @rule(kill=KILL)
+    def collect(self, kill: int | None) -> None:
+        """Disputes and refunds that came while requests held credit take what these have left."""
+        self.surely(lambda: collecting.collect_due(at=self.at), kill)
+        self.purse.collect()
+
     def _ask(self, refund: Refund, mood: Mood) -> None:
         is_done = refund.reference in self.company.refunds
         self.company.mood = mood
@@ -201,4 +211,4 @@ class MoneyMachine(Buying):
         elif mood is Mood.REFUSES:
             back = paid.refunds[refund.reference]
             back.status = "failed"
-            self.purse.paid += back.credit
+            self.purse.undo(back)

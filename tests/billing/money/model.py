@@ -35,6 +35,13 @@ class Purse:
     paid: int = 0
     lots: list[Lot] = field(default_factory=list)
     held: int = 0
+    # Everything that may take credit of it, in the order in which it came.
+    backs: list["Back"] = field(default_factory=list)
+
+    @property
+    def to_take(self) -> int:
+        """What disputes and refunds wait for until requests leave it."""
+        return sum(back.to_take for back in self.backs)
 
     @property
     def balance(self) -> int:
@@ -42,7 +49,7 @@ class Purse:
 
     @property
     def available(self) -> int:
-        return self.balance - self.held
+        return max(0, self.balance - self.held - self.to_take)
 
     def spend(self, amount: int) -> None:
         """Lots first, the soonest to expire before the others."""
@@ -52,11 +59,47 @@ class Purse:
             amount -= taken
         self.paid -= amount
 
-    def lose(self, amount: int) -> None:
-        """Taken away otherwise: what was paid for goes first."""
+    def settle(self, held: int, cost: int) -> int:
+        """What a request leaves of its hold is free; it pays with that first, and then only with what is available."""
+        self.held -= held
+        spent = min(cost, max(held, self.available))
+        self.spend(spent)
+        return spent
+
+    def lose(self, back: "Back", amount: int) -> None:
+        """Taken away otherwise: what was paid for goes first. What lots lose is remembered."""
         from_paid = min(amount, self.paid)
         self.paid -= from_paid
+        before = {lot.id: lot.left for lot in self.lots}
         self.spend(amount - from_paid)
+        for lot in self.lots:
+            back.from_lots[lot.id] = back.from_lots.get(lot.id, 0) + before[lot.id] - lot.left
+
+    def undo(self, back: "Back") -> None:
+        """All that was taken is there again, and every lot has what it lost."""
+        self.paid += back.credit - sum(back.from_lots.values())
+        for lot in self.lots:
+            lot.left += back.from_lots.get(lot.id, 0)
+        back.from_lots.clear()
+        back.to_take = 0
+
+    def take(self, back: "Back", wanted: int) -> None:
+        """What is available now; and what requests hold, and nothing else waits for, when they leave it."""
+        back.credit = min(wanted, self.available)
+        back.to_take = max(0, min(wanted - back.credit, self.balance - back.credit - self.to_take))
+        back.loss = wanted - back.credit
+        self.lose(back, back.credit)
+
+    def collect(self) -> None:
+        """Whatever waits takes what requests have left: disputes first. What they have used is not waited for."""
+        there, held = self.balance - self.held, self.held
+        for back in sorted(self.backs, key=lambda back: not back.is_dispute):
+            taken = min(back.to_take, there)
+            back.to_take = min(back.to_take - taken, held)
+            there, held = there - taken, held - back.to_take
+            back.credit += taken
+            back.loss -= taken
+            self.lose(back, taken)
 
     def give_back(self, amount: int) -> int:
         """Taken by the operator: the last grant goes first, then what was paid for. How much was granted."""
@@ -92,6 +135,10 @@ class Back:
     asked_at: dt.datetime | None = None
     is_named: bool = False
     closed_at: dt.datetime | None = None
+    is_dispute: bool = False
+    # Of the loss, what requests hold; and of the credit, what each lot lost.
+    to_take: int = 0
+    from_lots: dict[int, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -126,13 +173,14 @@ class Payment:
     def kept_fee(self) -> int:
         return max(0, self.fee - sum(back.fee for back in self.gone))
 
-    def divide(self, amount: int, *, available: int) -> tuple[int, int, int]:
-        """An amount of it as credit that is there, fee and loss."""
+    def take(self, back: Back, amount: int, purse: Purse) -> None:
+        """An amount of it as credit that is there, or will be, fee and loss."""
         fee = min(to_cents(self.fee * amount, self.credit + self.fee), self.kept_fee)
         credit = min(amount - fee, self.kept_credit)
         fee = min(amount - credit, self.kept_fee)
-        there = min(credit, available)
-        return there, fee, amount - fee - there
+        purse.take(back, credit)
+        back.fee = fee
+        back.loss += amount - fee - credit
 
     def fee_of_refund(self, credit: int) -> int:
         """All refunds together give back the fee's share of what is gone, in whole cents."""
@@ -149,12 +197,9 @@ class Payment:
         if status == refund.status or (failed and not refused) or (status == "pending" and not refused):
             return
         if refused:
-            wanted = refund.credit + refund.loss
-            refund.credit = min(wanted, purse.available)
-            refund.loss = wanted - refund.credit
-            purse.lose(refund.credit)
+            purse.take(refund, refund.credit + refund.loss)
         elif status == "failed":
-            purse.paid += refund.credit
+            purse.undo(refund)
         refund.status = status
 
     def dispute_changes(
@@ -163,19 +208,20 @@ class Payment:
         """The bank wants an amount back, or has decided; the later decision counts."""
         dispute = self.disputes.get(name)
         if dispute is None:
-            dispute = self.disputes[name] = Back(0, 0, 0, "won")
+            dispute = self.disputes[name] = Back(0, 0, 0, "won", is_dispute=True)
+            purse.backs.append(dispute)
         elif status == dispute.status or (
             dispute.closed_at is not None and (status == "open" or decided_at < dispute.closed_at)
         ):
             return
         if status == "won":
-            purse.paid += dispute.credit
+            purse.undo(dispute)
             dispute.credit = dispute.fee = dispute.loss = 0
         elif dispute.status == "won":
-            dispute.credit, dispute.fee, dispute.loss = self.divide(amount, available=purse.available)
-            purse.lose(dispute.credit)
+            self.take(dispute, amount, purse)
         dispute.status = status
         dispute.closed_at = None if status == "open" else decided_at
+        purse.collect()
 
 
 @dataclass

@@ -206,8 +206,6 @@ class Requests(Acting):
             assert (running.spent_nanousd, running.held_nanousd) == expected, budget
 
     def _resolve(self, request: Request, cost: int) -> None:
-        self.purse.held -= request.held
+        request.spent = self.purse.settle(request.held, cost)
         request.held = 0
-        request.spent = min(cost, self.purse.available)
-        self.purse.spend(request.spent)
         self.not_rolled_up += cost - request.spent
