@@ -7,14 +7,14 @@ import os
 
 import pytest
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from pytest_django import Settings
 
 from billing.models import Hold
 from billing.providers import offering
 from tests.billing.money.buying import COMPANY
 from tests.billing.money.company import Killed, killed_at
-from tests.billing.money.machine import MoneyMachine
+from tests.billing.money.machine import GoingBack, MoneyMachine
 from tests.usage.desk import Desk
 from usage import sweeping
 
@@ -44,9 +44,10 @@ def test_who_dies_between_the_two_statements_of_a_batch_has_admitted_nothing() -
 
 
 @pytest.mark.django_db
-def test_any_sequence_of_acts_leaves_what_a_simple_model_says() -> None:
+@pytest.mark.parametrize("machine", [MoneyMachine, GoingBack])
+def test_any_sequence_of_acts_leaves_what_a_simple_model_says(machine: type[RuleBasedStateMachine]) -> None:
     run_state_machine_as_test(
-        MoneyMachine,
+        machine,
         settings=settings(
             max_examples=EXAMPLES or 30,
             stateful_step_count=80 if EXAMPLES else 40,
