@@ -29,8 +29,8 @@ class MoneyMachine(Buying):
         self.start(cents=cents, kill=None)
         self.pay(which=0, repeats=1, kill=None)
         if is_spent:
-            self.admit(which=0, percent=100, is_orphan=False)
-            self.end(which=0, percent=100, repeats=False)
+            self.admit(which=0, percent=100, is_orphan=False, kill=None)
+            self.end(which=0, percent=100, repeats=False, kill=None)
         self.grant(nanousd=30 * USD, days=4, kill=None)
         self.admit(which=0, percent=percent, is_orphan=False, kill=None)
 
@@ -236,7 +236,7 @@ class MoneyMachine(Buying):
 # Where little else happens than that money goes back while requests run: among all acts, chance seldom lets a dispute
 # take of a grant and be won.
 _LEFT_OUT = (
-    "look_up cancel pay_again pay_and_tell_nobody agree disagree top_up hear_of_charge"
+    "look_up cancel pay_again pay_and_tell_nobody agree disagree top_up top_up_and_die hear_of_charge"
     " limit unlimit sweep roll_up post adjust refund ask_for_refunds"
 )
 GoingBack = type("GoingBack", (MoneyMachine,), dict.fromkeys(_LEFT_OUT.split()))
