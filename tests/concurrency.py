@@ -15,6 +15,11 @@ def in_parallel(act: Callable[[int], T], *, times: int) -> list[T]:
     start = threading.Barrier(times)
 
     def run(number: int) -> T:
+        # Of its own, because the pool has fewer than there may be threads.
+        options = {
+            name: value for name, value in connection.settings_dict["OPTIONS"].items() if name != "pool"
+        }
+        connection.settings_dict = {**connection.settings_dict, "OPTIONS": options}
         try:
             start.wait(timeout=10)
             return act(number)
