@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 
 GRACE = dt.timedelta(seconds=30)
 _BATCH = 500
+# What the column holds: 24 days. Who was down for longer must not leave holds that no sweep can end.
+_LONGEST_MS = 2**31 - 1
 
 # Heartbeats are written and judged by the database's clock. Nobody can beat while PostgreSQL is down, so
 # silence counts from its start at the earliest: a running gateway first gets the chance to come back and
@@ -65,5 +67,6 @@ def _interrupted(orphan: FinishedRequest, at: dt.datetime) -> FinishedRequest:
         "The gateway process that served this request died. Nothing was charged; send it again."
     )
     orphan.ended_at = at
-    orphan.latency_ms = max(int((at - orphan.started_at).total_seconds() * 1000), 0)
+    lasted_ms = int((at - orphan.started_at).total_seconds() * 1000)
+    orphan.latency_ms = min(max(lasted_ms, 0), _LONGEST_MS)
     return orphan

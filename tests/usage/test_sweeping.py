@@ -53,6 +53,15 @@ def test_a_silent_process_loses_its_holds_and_nothing_is_charged() -> None:
     check_books(idle=True)
 
 
+def test_a_hold_that_was_left_for_months_is_released_as_well() -> None:
+    desk = Desk(credit="1")
+    desk.admit(desk.request())
+    beat(seconds_ago=31)
+    assert sweeping.sweep(at=now() + dt.timedelta(days=90)) == 1
+    assert UsageRecord.objects.get().outcome == "interrupted"
+    check_books(idle=True)
+
+
 def test_a_process_that_beats_keeps_its_holds() -> None:
     desk = Desk(credit="1")
     desk.admit(desk.request())
