@@ -2,22 +2,30 @@
 
 A purchase is committed as a pending top-up under the wallet's lock before the provider is asked, and a constraint
 of the database allows one of those for each account. A process that dies before, during or after the charge leaves it
-pending: the next run asks again under the same key, for which the provider charges once. Who reports the outcome
-does not matter (this module, a webhook, a look-up): outcomes are counted from the top-ups themselves.
+pending: the next run asks again under the same key, for which the provider charges once. It stays pending until the
+provider says that it was paid or that nothing will come, however long a bank takes: until then it counts in the month's
+cap, and nothing else is bought. Who reports the outcome does not matter (this module, a webhook, a look-up): outcomes
+are counted from the top-ups themselves.
 """
 
 import datetime as dt
 import logging
 
 from django.db import connection, transaction
-from django.db.models import Max, QuerySet, Sum
+from django.db.models import Max, Q, QuerySet, Sum
 
 from accounts import auditing
 from accounts.models import Account, User
 from billing import payment_methods, topping_up, unmatched, wallets
 from billing.models import AutoTopUp, SavedPaymentMethod, TopUp
 from billing.providers import offering
-from billing.providers.provider import PaymentArrived, PaymentFailed, ProviderAway, ProviderRefused
+from billing.providers.provider import (
+    Outcome,
+    PaymentArrived,
+    PaymentFailed,
+    ProviderAway,
+    ProviderRefused,
+)
 from catalog.money import usd_from_nano, usd_string
 
 logger = logging.getLogger(__name__)
@@ -25,11 +33,14 @@ logger = logging.getLogger(__name__)
 FAILURES_TO_STOP = 2
 # After a payment that failed.
 RETRY_AFTER = dt.timedelta(minutes=10)
-# For so long only one process asks the provider to charge a top-up; longer than any call of a provider takes.
-ASKING_LASTS = dt.timedelta(seconds=90)
+# For so long only one process asks about a top-up. It charges and then perhaps looks up, and must have ended before
+# another one may conclude that no charge was made.
+ASKING_LASTS = 2 * offering.longest_call() + dt.timedelta(seconds=30)
 # Providers forget after a day under which keys they charged. Later than this, what became of it is only looked up.
 ASK_AGAIN_FOR = dt.timedelta(hours=20)
-GIVE_UP_AFTER = dt.timedelta(days=3)
+_LOOK_AGAIN_AFTER = dt.timedelta(hours=1)
+# A purchase that is not decided by then is told to the account, once.
+TELL_AFTER = dt.timedelta(days=1)
 
 # An outcome to count; a top-up to ask about; credit to buy, or a method that can no longer buy any.
 _DUE = """
@@ -40,12 +51,15 @@ _DUE = """
     LEFT JOIN billing_wallet w ON w.account_id = t.account_id
     LEFT JOIN billing_savedpaymentmethod m ON m.account_id = t.account_id AND m.is_default AND m.removed_at IS NULL
     LEFT JOIN LATERAL (
-        SELECT bool_or(u.status = 'pending') AS waits, bool_or(u.status <> 'pending') AS ended FROM billing_topup u
+        SELECT max(u.created_at) FILTER (WHERE u.status = 'pending') AS waits_since,
+            bool_or(u.status <> 'pending') AS ended
+        FROM billing_topup u
         WHERE u.account_id = t.account_id AND u.origin = 'automatic' AND u.id > t.counted_topup_id
     ) AS bought ON true
     WHERE coalesce(bought.ended, false)
-        OR (bought.waits AND (t.asked_at IS NULL OR t.asked_at <= %(asked_until)s))
-        OR (NOT coalesce(bought.waits, false) AND t.is_on AND a.status = 'active' AND p.spends_credits AND (
+        OR (bought.waits_since IS NOT NULL AND (t.asked_at IS NULL OR t.asked_at <= CASE
+            WHEN bought.waits_since > %(charged_since)s THEN %(asked_until)s ELSE %(looked_until)s END))
+        OR (bought.waits_since IS NULL AND t.is_on AND a.status = 'active' AND p.spends_credits AND (
             m.id IS NULL OR m.expires < %(today)s
             OR (coalesce(w.balance_nanousd - w.held_nanousd, 0) < t.threshold_nanousd
                 AND (t.not_before IS NULL OR t.not_before <= %(at)s))
@@ -123,9 +137,15 @@ def switch_off(*, account: Account, actor: User) -> None:
 
 def due(*, at: dt.datetime) -> list[int]:
     """The ids of the accounts for which `run` has something to do, in one statement for all accounts."""
-    asked_until = at - ASKING_LASTS
+    moments = {
+        "at": at,
+        "today": at.date(),
+        "asked_until": at - ASKING_LASTS,
+        "looked_until": at - _LOOK_AGAIN_AFTER,
+        "charged_since": at - ASK_AGAIN_FOR,
+    }
     with connection.cursor() as cursor:
-        cursor.execute(_DUE, {"at": at, "today": at.date(), "asked_until": asked_until})
+        cursor.execute(_DUE, moments)
         return [account_id for (account_id,) in cursor.fetchall()]
 
 
@@ -144,6 +164,7 @@ def run(*, account_id: int, at: dt.datetime) -> TopUp | None:
         auto = _locked(account_id)
         if auto is not None:
             _count(auto, at)
+            _tell_if_it_lasts(auto, at)
             auto.save()
     return topup
 
@@ -154,12 +175,25 @@ def charged_method(*, account_id: int) -> SavedPaymentMethod | None:
 
 
 def charged_in_month(*, account_id: int, at: dt.datetime) -> int:
-    """What automatic top-ups have charged, or are about to, in the UTC month of `at`, with fees, in nano-USD."""
+    """What automatic top-ups have charged in the UTC month of `at` until then, with fees, in nano-USD.
+
+    What waits may be charged at any time, so it counts in each month in which it waits. What has come counts in the
+    month in which it came, also where it was given up before.
+    """
     month = at.astimezone(dt.UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    counted = _bought(account_id).filter(
-        created_at__gte=month, status__in=[TopUp.Status.PENDING, TopUp.Status.PAID]
-    )
+    counted = _bought(account_id).filter(Q(status=TopUp.Status.PENDING) | Q(paid_at__gte=month))
     return counted.aggregate(total=Sum("total_nanousd"))["total"] or 0
+
+
+def waiting(*, account_id: int) -> TopUp | None:
+    """The purchase that was begun and is not decided yet; there is one at most."""
+    return _bought(account_id).filter(status=TopUp.Status.PENDING).select_related("method").first()
+
+
+def is_capped(*, auto: AutoTopUp, at: dt.datetime) -> bool:
+    """Whether another purchase would charge more than the month may."""
+    charged = charged_in_month(account_id=auto.account_id, at=at)
+    return charged + auto.agreed_total_nanousd > auto.monthly_cap_nanousd
 
 
 def _claim(account_id: int, at: dt.datetime) -> TopUp | None:
@@ -170,7 +204,7 @@ def _claim(account_id: int, at: dt.datetime) -> TopUp | None:
         if auto is None:
             return None
         _count(auto, at)
-        topup = _bought(account_id).filter(status=TopUp.Status.PENDING).select_related("method").first()
+        topup = waiting(account_id=account_id)
         if topup is not None and auto.asked_at is not None and auto.asked_at > at - ASKING_LASTS:
             topup = None
         elif topup is None and _wants(auto, wallet.available_nanousd, at):
@@ -197,6 +231,7 @@ def _count(auto: AutoTopUp, at: dt.datetime) -> None:
         auto.counted_topup_id, auto.asked_at = topup.pk, None
         if topup.status == TopUp.Status.PAID:
             auto.failures, auto.not_before = 0, None
+        if topup.status != TopUp.Status.FAILED:
             continue
         auto.failures += 1
         auto.not_before = at + RETRY_AFTER
@@ -213,8 +248,7 @@ def _wants(auto: AutoTopUp, available_nanousd: int, at: dt.datetime) -> bool:
         return False
     if available_nanousd >= auto.threshold_nanousd or (auto.not_before and auto.not_before > at):
         return False
-    charged = charged_in_month(account_id=auto.account_id, at=at)
-    if charged + auto.agreed_total_nanousd > auto.monthly_cap_nanousd:
+    if is_capped(auto=auto, at=at):
         auto.not_before = _next_month(at)
         auto.mail_due_at = at
         return False
@@ -258,33 +292,39 @@ def _start(auto: AutoTopUp, at: dt.datetime) -> TopUp | None:
 
 
 def _charge(topup: TopUp, at: dt.datetime) -> None:
-    """Ask the provider for the money, or, where asking could charge what nobody wants any more, what became of it."""
+    """Ask the provider about the money, and take note of what is decided. Nothing else ends the purchase."""
+    try:
+        outcome = _ask(topup, at)
+    except (ProviderAway, ProviderRefused) as problem:
+        logger.warning("%s: %s does not say whether it charged: %s", topup, topup.provider, problem)
+        return
+    if isinstance(outcome, PaymentArrived):
+        _take(topup, outcome, at)
+    elif isinstance(outcome, PaymentFailed):
+        _give_up(topup, outcome.message)
+
+
+def _ask(topup: TopUp, at: dt.datetime) -> Outcome | None:
+    """Have it charged, or, where asking could charge what nobody wants any more, ask how it stands. None: nobody knows.
+
+    Raises ProviderAway, and ProviderRefused where the provider will not even say how it stands.
+    """
     provider, method = offering.named(slug=topup.provider), topup.method
     if provider is None or method is None:
-        return
+        return None
     is_wanted = (
         method.removed_at is None and AutoTopUp.objects.filter(account=topup.account_id, is_on=True).exists()
     )
-    age = at - topup.created_at
+    if not is_wanted or at - topup.created_at >= ASK_AGAIN_FOR:
+        return provider.look_up(topup=topup)
     try:
-        if is_wanted and age < ASK_AGAIN_FOR:
-            news: PaymentArrived | PaymentFailed | None = provider.charge_saved(
-                topup=topup, method=payment_methods.as_told(method)
-            )
-        else:
-            news = provider.look_up(topup=topup)
-    except ProviderAway as away:
-        logger.warning("%s: %s does not say whether it charged: %s", topup, topup.provider, away)
-        return
+        return provider.charge_saved(topup=topup, method=payment_methods.as_told(method))
     except ProviderRefused as refused:
-        _give_up(topup, str(refused))
-        return
-    if isinstance(news, PaymentArrived):
-        _take(topup, news, at)
-    elif news is not None:
-        _give_up(topup, news.message)
-    elif not is_wanted or age > GIVE_UP_AFTER:
-        _give_up(topup, "The payment was not made.")
+        # What is refused now may have been charged when a process asked for it that did not live to hear the answer.
+        outcome = provider.look_up(topup=topup)
+        if isinstance(outcome, PaymentFailed):
+            return PaymentFailed(topup.provider_reference, str(refused))
+        return outcome
 
 
 def _take(topup: TopUp, payment: PaymentArrived, at: dt.datetime) -> None:
@@ -297,6 +337,13 @@ def _take(topup: TopUp, payment: PaymentArrived, at: dt.datetime) -> None:
 
 def _give_up(topup: TopUp, message: str) -> None:
     topping_up.give_up(provider=topup.provider, reference=topup.provider_reference, message=message)
+
+
+def _tell_if_it_lasts(auto: AutoTopUp, at: dt.datetime) -> None:
+    """Have the account told of a purchase that is not decided for long, once for each."""
+    topup = waiting(account_id=auto.account_id)
+    if topup is not None and topup.pk != auto.told_topup_id and at - topup.created_at >= TELL_AFTER:
+        auto.told_topup_id, auto.mail_due_at = topup.pk, at
 
 
 def _stop(auto: AutoTopUp, reason: str, at: dt.datetime) -> None:

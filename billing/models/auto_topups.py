@@ -12,7 +12,8 @@ class AutoTopUp(MailDue):
     """What an account has agreed to: below the threshold, buy the amount, within a month's cap.
 
     In nano-USD. What is charged is the account's default payment method. The cap is on what is charged, with the fees,
-    in a UTC month. The e-mail it may owe says why it is off, or that the cap is reached.
+    in a UTC month. The e-mail it may owe says why nothing is bought: it is off, its cap is reached, or a purchase is
+    not decided.
     """
 
     account = models.OneToOneField(Account, on_delete=models.CASCADE, related_name="auto_topup")
@@ -31,6 +32,8 @@ class AutoTopUp(MailDue):
     not_before = models.DateTimeField(null=True, editable=False)
     # When the provider was last asked to charge the top-up that waits; nobody else asks for a while.
     asked_at = models.DateTimeField(null=True, editable=False)
+    # The purchase of which the account was told that it is not decided for long.
+    told_topup_id = models.BigIntegerField(default=0, editable=False)
     # Why it was switched off, and when, if nobody of the account did it.
     off_reason = models.CharField(max_length=400, blank=True, editable=False)
     off_at = models.DateTimeField(null=True, editable=False)

@@ -60,6 +60,12 @@ class TopUp(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["account", "-id"], name="topup_by_account"),
             models.Index(fields=["created_at"], condition=models.Q(status="pending"), name="topup_pending"),
+            # Those that are over, and that a payment may still come for.
+            models.Index(
+                fields=["created_at"],
+                condition=models.Q(status__in=["failed", "canceled"]),
+                name="topup_closed",
+            ),
             models.Index(
                 fields=["account", "-id"], condition=models.Q(origin="automatic"), name="topup_automatic"
             ),

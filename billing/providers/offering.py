@@ -1,5 +1,7 @@
 """Which payment providers there are, and which of them the operator offers."""
 
+import datetime as dt
+
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
@@ -21,6 +23,11 @@ def configured() -> list[PaymentProvider]:
         msg = f"TOPUP_PROVIDERS names {', '.join(unknown)}; known are: {', '.join(_KNOWN)}"
         raise ImproperlyConfigured(msg)
     return [_KNOWN[slug] for slug in settings.TOPUP_PROVIDERS]
+
+
+def longest_call() -> dt.timedelta:
+    """Within this any call of any provider has ended."""
+    return max(provider.longest_call for provider in _KNOWN.values())
 
 
 def named(*, slug: str) -> PaymentProvider | None:

@@ -70,10 +70,27 @@ class PaymentArrived:
 
 @dataclass(frozen=True, slots=True)
 class PaymentFailed:
-    """A payment will not come: its page ran out, or it was declined. The message is fit for people."""
+    """No payment came and none is on its way: the page ran out, it was declined, or the company knows nothing of it.
+
+    The message is fit for people.
+    """
 
     reference: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentUndecided:
+    """No payment came yet, and one still may: the page is open, or a bank takes its days over a debit.
+
+    Whoever waits for it goes on waiting, however long that lasts: what is given up here may be taken all the same.
+    """
+
+    reference: str
+
+
+# How a payment stands when the company is asked about it.
+Outcome = PaymentArrived | PaymentFailed | PaymentUndecided
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +150,10 @@ class PaymentProvider(Protocol):
     def saves_methods(self) -> bool:
         """Whether a buyer may leave a payment method, which auto top-up charges."""
 
+    @property
+    def longest_call(self) -> dt.timedelta:
+        """Within this every call has ended: as the client's limits on connecting, waiting and repeating add up."""
+
     def start_checkout(self, *, topup: TopUp, return_url: str, cancel_url: str) -> Checkout:
         """A page on which the buyer pays `topup.total_nanousd`, once however often it is asked for.
 
@@ -140,10 +161,12 @@ class PaymentProvider(Protocol):
         not empty. `cancel_url` is where the buyer gets to who turns back.
         """
 
-    def look_up(self, *, topup: TopUp) -> PaymentArrived | PaymentFailed | None:
-        """What became of the top-up's payment, for one whose webhook never came; None: it may still be made.
+    def look_up(self, *, topup: TopUp) -> Outcome:
+        """How the top-up's payment stands now, for one whose webhook never came.
 
-        Not to be asked while a page or a charge is being asked for: what the company does not know of has failed.
+        Not to be asked while a page or a charge is being asked for: what the company does not know of has failed. What
+        it has and cannot decide yet is PaymentUndecided, and never PaymentFailed. One that has failed may be asked
+        about again: should money have come since, it is PaymentArrived.
         """
 
     def read_webhook(self, *, body: bytes, headers: Mapping[str, str]) -> WebhookMessage:
@@ -152,11 +175,12 @@ class PaymentProvider(Protocol):
         It asks nobody. Raises WebhookNotConfigured and WebhookNotGenuine, no other.
         """
 
-    def charge_saved(self, *, topup: TopUp, method: SavedMethod) -> PaymentArrived:
+    def charge_saved(self, *, topup: TopUp, method: SavedMethod) -> Outcome:
         """Charge a saved method what the top-up costs, once however often it is asked for; the buyer is not there.
 
-        Raises ProviderRefused where the bank declines, or wants the buyer to confirm. ProviderAway leaves it open:
-        the charge may have been made, or may take days. Its webhook or `look_up` tells.
+        The answer is how the charge stands now, also where it was asked for before and stood otherwise then. Raises
+        ProviderRefused where the bank declines, or wants the buyer to confirm, or this request is not taken: whether
+        an earlier one was, `look_up` tells. ProviderAway leaves it open: the charge may have been made.
         """
 
     def forget_method(self, *, method: SavedMethod) -> None:

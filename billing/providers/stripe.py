@@ -20,8 +20,9 @@ from billing.providers import stripe_objects
 from billing.providers.provider import (
     CURRENCY,
     Checkout,
-    PaymentArrived,
+    Outcome,
     PaymentFailed,
+    PaymentUndecided,
     ProviderAway,
     ProviderRefused,
     RefundChanged,
@@ -45,6 +46,10 @@ API_VERSION = "2026-10-28.endive"
 _TIMEOUTS_S = (5.0, 40.0)
 # Of what did not get through, or was answered with 409 or 5xx; the idempotency key makes them one.
 _RETRIES = 2
+# The library waits between its attempts, at most so long.
+_LONGEST_CALL = dt.timedelta(
+    seconds=(1 + _RETRIES) * sum(_TIMEOUTS_S) + _RETRIES * stripe.HTTPClient.MAX_DELAY
+)
 # A webhook that is older has been kept by somebody.
 _TOLERANCE_S = 300
 # How long a payment page waits. Stripe allows from 30 minutes to 24 hours, from when it makes the page.
@@ -60,6 +65,7 @@ class StripeProvider:
     slug: str = "stripe"
     name: str = "Stripe"
     saves_methods: bool = True
+    longest_call: dt.timedelta = _LONGEST_CALL
 
     def start_checkout(self, *, topup: TopUp, return_url: str, cancel_url: str) -> Checkout:
         asked = _purchase(topup, return_url, cancel_url)
@@ -80,7 +86,7 @@ class StripeProvider:
             raise ProviderRefused(msg, code="page_closed")
         return Checkout(session=made.id, url=made.url, expires_at=topup.created_at + _PAGE_LIFE)
 
-    def look_up(self, *, topup: TopUp) -> PaymentArrived | PaymentFailed | None:
+    def look_up(self, *, topup: TopUp) -> Outcome:
         if topup.checkout_session:
             with _answered():
                 found = _client().v1.checkout.sessions.retrieve(
@@ -125,7 +131,7 @@ class StripeProvider:
             msg = f"not an event as Stripe writes them: {type(error).__name__}"
             raise WebhookNotGenuine(msg) from error
 
-    def charge_saved(self, *, topup: TopUp, method: SavedMethod) -> PaymentArrived:
+    def charge_saved(self, *, topup: TopUp, method: SavedMethod) -> Outcome:
         asked: PaymentIntentCreateParams = {
             "amount": topup.total_nanousd // NANO_PER_CENT,
             "currency": CURRENCY,
@@ -142,14 +148,11 @@ class StripeProvider:
             intent = _client().v1.payment_intents.create(
                 asked, {"idempotency_key": f"charge:{topup.provider_reference}"}
             )
-        match stripe_objects.of_intent(intent.to_dict()):
-            case PaymentArrived() as arrived:
-                return arrived
-            case PaymentFailed() as failed:
-                raise ProviderRefused(failed.message, code="declined")
-            case None:
-                msg = "Stripe has not decided about the charge yet"
-                raise ProviderAway(msg)
+            outcome = stripe_objects.of_intent(intent.to_dict())
+            if isinstance(outcome, PaymentUndecided):
+                # A request that is repeated gets the answer of the first time, and a bank may have decided since.
+                outcome = stripe_objects.of_intent(_client().v1.payment_intents.retrieve(intent.id).to_dict())
+        return outcome
 
     def forget_method(self, *, method: SavedMethod) -> None:
         try:

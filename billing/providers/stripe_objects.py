@@ -11,8 +11,10 @@ from typing import Any
 from billing.providers.provider import (
     DisputeChanged,
     News,
+    Outcome,
     PaymentArrived,
     PaymentFailed,
+    PaymentUndecided,
     RefundChanged,
     SavedMethod,
     WebhookMessage,
@@ -37,18 +39,19 @@ _REFUND_STATUS = {"succeeded": "succeeded", "failed": "failed", "canceled": "fai
 
 
 def message_of(event: Json) -> WebhookMessage:
-    """A webhook's event."""
+    """A webhook's event. What is not decided yet is no news."""
     read = _READERS.get(event["type"])
+    news = read(event["data"]["object"]) if read else None
     return WebhookMessage(
         event=str(event["id"]),
         type=str(event["type"]),
         occurred_at=dt.datetime.fromtimestamp(event["created"], dt.UTC),
-        news=read(event["data"]["object"]) if read else None,
+        news=None if isinstance(news, PaymentUndecided) else news,
     )
 
 
-def of_session(session: Json) -> PaymentArrived | PaymentFailed | None:
-    """What became of a Checkout Session's payment. One that is complete and unpaid waits for a bank."""
+def of_session(session: Json) -> Outcome:
+    """How a Checkout Session's payment stands. One that is complete and unpaid waits for a bank."""
     if session["payment_status"] == "paid":
         intent = session["payment_intent"]
         return PaymentArrived(
@@ -63,15 +66,15 @@ def of_session(session: Json) -> PaymentArrived | PaymentFailed | None:
     intent = session["payment_intent"]
     if session["status"] == "complete" and isinstance(intent, dict):
         return of_intent(intent)
-    return None
+    return PaymentUndecided(_session_reference(session))
 
 
 def _of_failed_session(session: Json) -> PaymentFailed:
     return PaymentFailed(_session_reference(session), _DECLINED)
 
 
-def of_intent(intent: Json) -> PaymentArrived | PaymentFailed | None:
-    """What became of a PaymentIntent that the buyer need not confirm."""
+def of_intent(intent: Json) -> Outcome:
+    """How a PaymentIntent stands that the buyer need not confirm. `processing` waits for a bank, for days perhaps."""
     if intent["status"] == "succeeded":
         return PaymentArrived(
             reference=reference_of(intent),
@@ -83,10 +86,10 @@ def of_intent(intent: Json) -> PaymentArrived | PaymentFailed | None:
     if intent["status"] in {"canceled", "requires_payment_method", "requires_action"}:
         told = (intent.get("last_payment_error") or {}).get("message")
         return PaymentFailed(reference_of(intent), told or _DECLINED)
-    return None
+    return PaymentUndecided(reference_of(intent))
 
 
-def _of_failed_intent(intent: Json) -> PaymentArrived | PaymentFailed | None:
+def _of_failed_intent(intent: Json) -> Outcome | None:
     """On a payment page the buyer may try another card, so there a decline is no end."""
     return of_intent(intent) if (intent.get("metadata") or {}).get(UNATTENDED) else None
 
@@ -155,7 +158,7 @@ def _last_day(year: int | None, month: int | None) -> dt.date | None:
 
 
 # The events that concern us; docs/operations.md tells the operator to choose these.
-_READERS: dict[str, Callable[[Json], News | None]] = {
+_READERS: dict[str, Callable[[Json], News | PaymentUndecided | None]] = {
     "checkout.session.completed": of_session,
     "checkout.session.async_payment_succeeded": of_session,
     "checkout.session.async_payment_failed": _of_failed_session,

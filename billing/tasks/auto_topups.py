@@ -27,11 +27,11 @@ def top_up(*, account_id: int) -> None:
 
 @shared_task(name="billing.mail_auto_topups", acks_late=True, ignore_result=True)
 def mail_auto_topups() -> None:
-    """Mail why auto top-up stands still; one that the server refuses is tried again after its lease."""
+    """Mail why auto top-up buys nothing; one that the server refuses is tried again after its lease."""
     rows = AutoTopUp.objects.select_related("account")
     while auto := owed_mail.claim(rows=rows, at=timezone.now()):
         try:
-            auto_topup_mail.send(auto=auto)
+            auto_topup_mail.send(auto=auto, at=timezone.now())
         except mailing.SendingErrors:
             logger.exception("could not mail about %s; it is tried again in %s", auto, owed_mail.LEASE)
         else:

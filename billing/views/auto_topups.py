@@ -65,6 +65,7 @@ def _page(
         "has_methods": bool(form.fields["method"].choices),  # type: ignore[attr-defined]
         "fee_rate": request.account.plan.topup_fee_rate,
         "charged_nanousd": auto_topping_up.charged_in_month(account_id=request.account.pk, at=timezone.now()),
+        "waiting": auto_topping_up.waiting(account_id=request.account.pk),
         "history": bought.select_related("method").order_by("-pk")[:_HISTORY],
     }
     return render(request, "billing/auto_topup.html", context, status=status)

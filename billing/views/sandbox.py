@@ -10,7 +10,7 @@ from accounts.acting import AccountRequest, acting_account_required
 from billing import topping_up
 from billing.models import TopUp
 from billing.providers import offering
-from billing.providers.sandbox import CARD, DECLINED_CARD, SANDBOX, payment_of
+from billing.providers.sandbox import CARD, DECLINED_CARD, SANDBOX, is_page_open, payment_of
 
 
 @require_GET
@@ -18,7 +18,7 @@ from billing.providers.sandbox import CARD, DECLINED_CARD, SANDBOX, payment_of
 def sandbox_payment(request: AccountRequest, reference: str) -> HttpResponse:
     """The payment page of the sandbox, which takes no money and says so."""
     topup = _sandbox_topup(request, reference)
-    if topup.status != TopUp.Status.PENDING:
+    if not is_page_open(topup=topup):
         return redirect("billing:return", topup.pk)
     return render(request, "billing/sandbox_payment.html", {"topup": topup, "cards": [CARD, DECLINED_CARD]})
 
@@ -28,7 +28,7 @@ def sandbox_payment(request: AccountRequest, reference: str) -> HttpResponse:
 def sandbox_pay(request: AccountRequest, reference: str) -> HttpResponse:
     """The sandbox reports a payment, as a real provider would through its webhook."""
     topup = _sandbox_topup(request, reference)
-    if topup.status == TopUp.Status.PENDING:
+    if is_page_open(topup=topup):
         card = DECLINED_CARD if request.POST.get("card") == DECLINED_CARD.method else CARD
         topping_up.take(
             provider=topup.provider, payment=payment_of(topup=topup, method=card), at=timezone.now()

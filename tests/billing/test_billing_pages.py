@@ -213,7 +213,7 @@ def test_an_unpaid_top_up_leads_to_its_payment() -> None:
     assert "someone who has left" in page
     assert "Go to payment" not in page
     topping_up.cancel(topup=topup, actor=None)
-    assert "Canceled: nothing was charged" in text_of(client, address)
+    assert "Canceled: no credit was added." in text_of(client, address)
 
 
 @pytest.mark.django_db

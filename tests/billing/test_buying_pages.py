@@ -1,19 +1,23 @@
 """Buying credit in the browser, with and without JavaScript, up to the credit in the wallet."""
 
+import datetime as dt
 from decimal import Decimal
 
 import pytest
 from django.test import Client
 from pytest_django import Settings
+from time_machine import travel
 
 from accounts.models import Plan
-from billing import topping_up
+from billing import looking_up, topping_up
 from billing.models import TopUp, Wallet
+from billing.providers.sandbox import SANDBOX
 from tests import factories
 from tests.billing.test_billing_pages import make_topup, sign_in, text_of
 from tests.invariants import check_books
 
 USD = 10**9
+MINUTE, TWO_HOURS = dt.timedelta(minutes=1), dt.timedelta(hours=2)
 
 
 @pytest.mark.django_db
@@ -158,6 +162,27 @@ def test_turning_back_charges_nothing_and_ends_the_payment() -> None:
     client.post(f"{checkout}pay/")
     topup.refresh_from_db()
     assert topup.status == "canceled"
+    assert not Wallet.objects.filter(account=account, balance_nanousd__gt=0).exists()
+
+
+@pytest.mark.django_db
+def test_a_sandbox_page_that_nobody_pays_runs_out_after_two_hours() -> None:
+    account = factories.make_account()
+    client, topup = sign_in(account), make_topup(account, is_paid=False)
+    page = SANDBOX.start_checkout(topup=topup, return_url="", cancel_url="")
+    topping_up.keep_checkout(topup=topup, checkout=page)
+    assert page.expires_at == topup.created_at + TWO_HOURS
+    with travel(page.expires_at - MINUTE, tick=False):
+        looking_up.look_up_due(at=factories.now())
+        assert client.get(page.url).status_code == 200
+    with travel(page.expires_at, tick=False):
+        assert client.get(page.url)["Location"] == f"/billing/topups/{topup.pk}/return/"
+        client.post(f"{page.url}pay/")
+    with travel(page.expires_at + 10 * MINUTE, tick=False):
+        looking_up.look_up_due(at=factories.now())
+    topup.refresh_from_db()
+    assert (topup.status, topup.failure) == ("failed", "The payment page ran out before anything was paid.")
+    assert "$0.00" in text_of(client, "/billing/")
     assert not Wallet.objects.filter(account=account, balance_nanousd__gt=0).exists()
 
 

@@ -10,13 +10,17 @@ from accounts.models import AuditEvent
 from billing import looking_up, topping_up
 from billing.models import TopUp, UnmatchedPayment, Wallet
 from billing.tasks import payments
-from tests import factories
 from tests.billing.fake_stripe import SLOW_BANK, FakeStripe
 from tests.billing.paying import USD, check_out, start
 from tests.concurrency import in_parallel
 from tests.invariants import check_books
 
 MINUTE = dt.timedelta(minutes=1)
+
+
+def days(number: int) -> int:
+    """In minutes."""
+    return number * 24 * 60
 
 
 def later(topup: TopUp, minutes: int) -> dt.datetime:
@@ -45,14 +49,66 @@ def test_a_canceled_top_up_that_was_paid_all_the_same_is_credited(fake_stripe: F
 
 
 @pytest.mark.django_db
-def test_a_canceled_top_up_is_asked_about_for_a_day_and_stays_canceled(fake_stripe: FakeStripe) -> None:
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        # Canceled, it may be paid at this moment; failed, nothing more is expected.
+        ("canceled", [1, 20, 23 * 60, days(2), days(2) + 360, days(30) - 1]),
+        ("failed", [1, 23 * 60, days(2), days(2) + 360, days(30) - 1]),
+    ],
+)
+def test_what_is_over_is_asked_about_slowly_for_thirty_days_and_stays_over(
+    fake_stripe: FakeStripe, status: str, expected: list[int]
+) -> None:
     topup = start()
     fake_stripe.expire(check_out(topup).session)
-    topping_up.cancel(topup=topup, actor=None)
-    assert looking_up.look_up_due(at=later(topup, 24 * 60 - 1)) == 1
-    assert looking_up.look_up_due(at=later(topup, 24 * 60 + 30)) == 0
+    TopUp.objects.update(status=status)
+    moments = (1, 5, 20, 23 * 60, days(2), days(2) + 359, days(2) + 360, days(30) - 1, days(30) + 360)
+    assert [minutes for minutes in moments if looking_up.look_up_due(at=later(topup, minutes))] == expected
     topup.refresh_from_db()
-    assert topup.status == "canceled"
+    assert topup.status == status
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("status", ["canceled", "failed"])
+def test_a_debit_that_comes_after_the_end_is_credited_without_a_webhook(
+    fake_stripe: FakeStripe, status: str
+) -> None:
+    topup = start()
+    session = check_out(topup).session
+    fake_stripe.pay(session, SLOW_BANK)
+    TopUp.objects.update(status=status, failure="" if status == "canceled" else "Given up.")
+    assert looking_up.look_up_due(at=later(topup, days(3))) == 1
+    fake_stripe.settle(session, is_paid=True)
+    assert looking_up.look_up_due(at=later(topup, days(5))) == 1
+    topup.refresh_from_db()
+    assert (topup.status, topup.failure) == ("paid", "")
+    assert Wallet.objects.get(account=topup.account).balance_nanousd == 20 * USD
+    check_books(idle=True)
+
+
+@pytest.mark.django_db
+def test_what_nobody_could_have_paid_is_not_asked_about(fake_stripe: FakeStripe) -> None:
+    topup = start()
+    topping_up.cancel(topup=topup, actor=None)
+    assert looking_up.look_up_due(at=later(topup, days(1))) == 0
+
+
+@pytest.mark.django_db
+def test_what_waits_is_asked_about_before_what_is_over_and_what_is_over_takes_turns(
+    fake_stripe: FakeStripe,
+) -> None:
+    over = [start(), start()]
+    for topup in over:
+        fake_stripe.expire(check_out(topup).session)
+        topping_up.cancel(topup=topup, actor=None)
+    waiting = start()
+    fake_stripe.pay(check_out(waiting).session, SLOW_BANK)
+    turns = []
+    for minutes in (1, 2, 3):
+        looking_up.look_up_due(at=later(waiting, minutes), limit=1)
+        turns.append(TopUp.objects.exclude(looked_up_at=None).order_by("-looked_up_at")[0])
+    assert turns == [waiting, *over]
 
 
 @pytest.mark.django_db
@@ -80,7 +136,7 @@ def test_what_is_not_decided_is_asked_for_every_ten_minutes_and_later_every_six_
 ) -> None:
     topup = start()
     fake_stripe.pay(check_out(topup).session, SLOW_BANK)
-    day = 24 * 60
+    day = days(1)
     asked = [
         minutes
         for minutes in (1, 5, 10, 11, 21, day - 1, day + 15, day + 300, day + 361)
@@ -123,12 +179,8 @@ def test_what_auto_top_up_charges_is_left_to_it(fake_stripe: FakeStripe) -> None
 
 
 @pytest.mark.django_db
-def test_the_sandbox_and_unknown_providers_are_left_alone(fake_stripe: FakeStripe) -> None:
-    account = factories.make_account()
-    topup = topping_up.start(
-        account=account, actor=None, credit_nanousd=20 * USD, provider="sandbox", at=factories.now()
-    )
-    looking_up.look_up(topup=topup, at=later(topup, 40))
+def test_a_provider_that_is_gone_is_not_asked(fake_stripe: FakeStripe) -> None:
+    topup = start()
     topup.provider = "gone"
     looking_up.look_up(topup=topup, at=later(topup, 40))
     topup.refresh_from_db()

@@ -2,22 +2,26 @@
 
 import datetime as dt
 import logging
+from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 import pytest
+import stripe
 from pytest_django import Settings
 
 from accounts.models import Plan
-from billing import payment_methods, topping_up
+from billing import auto_topping_up, payment_methods, topping_up
 from billing.models import SavedPaymentMethod, TopUp
 from billing.providers.provider import (
     PaymentArrived,
     PaymentFailed,
+    PaymentUndecided,
     ProviderAway,
     ProviderRefused,
     SavedMethod,
 )
-from billing.providers.stripe import API_VERSION, STRIPE
+from billing.providers.stripe import API_VERSION, STRIPE, _client
 from tests import factories
 from tests.billing.fake_stripe import (
     ASKS_FOR_CONFIRMATION,
@@ -148,7 +152,7 @@ def test_a_page_that_was_asked_for_too_late_is_refused(fake_stripe: FakeStripe) 
 def test_a_payment_can_be_looked_up(fake_stripe: FakeStripe) -> None:
     topup = start()
     checkout = check_out(topup)
-    assert STRIPE.look_up(topup=topup) is None
+    assert STRIPE.look_up(topup=topup) == PaymentUndecided(topup.provider_reference)
     session = fake_stripe.pay(checkout.session)
     assert STRIPE.look_up(topup=topup) == PaymentArrived(
         reference=topup.provider_reference,
@@ -173,7 +177,7 @@ def test_a_bank_that_takes_days_is_waited_for(fake_stripe: FakeStripe, is_paid: 
     topup = start()
     checkout = check_out(topup)
     fake_stripe.pay(checkout.session, SLOW_BANK)
-    assert STRIPE.look_up(topup=topup) is None
+    assert STRIPE.look_up(topup=topup) == PaymentUndecided(topup.provider_reference)
     fake_stripe.settle(checkout.session, is_paid=is_paid)
     assert isinstance(STRIPE.look_up(topup=topup), PaymentArrived if is_paid else PaymentFailed)
 
@@ -214,6 +218,7 @@ def test_a_saved_method_is_charged_without_the_buyer_and_once(fake_stripe: FakeS
     topup, method = charged(fake_stripe, GOOD)
     first, second = (STRIPE.charge_saved(topup=topup, method=method) for _ in range(2))
     assert first == second
+    assert isinstance(first, PaymentArrived)
     assert (first.reference, first.amount_cents) == (topup.provider_reference, 2500)
     assert len(fake_stripe.of_kind("payment_intent")) == 1
     assert topping_up.take(provider="stripe", payment=first, at=factories.now()).status == "paid"
@@ -248,15 +253,26 @@ def test_a_charge_whose_answer_was_lost_can_be_looked_up(fake_stripe: FakeStripe
     arrived = STRIPE.look_up(topup=topup)
     assert isinstance(arrived, PaymentArrived)
     # Asking for the charge again gets the answer that was lost.
-    assert arrived.payment == STRIPE.charge_saved(topup=topup, method=method).payment
+    assert replace(arrived, method=None) == STRIPE.charge_saved(topup=topup, method=method)
     assert len(fake_stripe.of_kind("payment_intent")) == 1
 
 
 @pytest.mark.django_db
-def test_a_charge_that_a_bank_has_yet_to_decide_is_left_open(fake_stripe: FakeStripe) -> None:
+@pytest.mark.parametrize("is_paid", [True, False])
+def test_a_charge_that_a_bank_takes_days_over_is_answered_as_it_stands_now(
+    fake_stripe: FakeStripe, is_paid: bool
+) -> None:
     topup, method = charged(fake_stripe, SLOW_BANK)
-    with pytest.raises(ProviderAway, match="not decided"):
-        STRIPE.charge_saved(topup=topup, method=method)
+    undecided = PaymentUndecided(topup.provider_reference)
+    assert STRIPE.charge_saved(topup=topup, method=method) == undecided
+    assert STRIPE.look_up(topup=topup) == undecided
+    (intent,) = fake_stripe.of_kind("payment_intent")
+    fake_stripe.settle_charge(intent["id"], is_paid=is_paid)
+    decided = PaymentArrived if is_paid else PaymentFailed
+    # Stripe itself repeats its first answer under the key, "processing", for a day.
+    assert isinstance(STRIPE.charge_saved(topup=topup, method=method), decided)
+    assert isinstance(STRIPE.look_up(topup=topup), decided)
+    assert len(fake_stripe.of_kind("payment_intent")) == 1
 
 
 @pytest.mark.django_db
@@ -286,7 +302,7 @@ def test_a_card_that_is_declined_on_the_page_leaves_it_open(fake_stripe: FakeStr
     session = check_out(topup).session
     with pytest.raises(Refusal):
         fake_stripe.pay(session, DECLINED)
-    assert STRIPE.look_up(topup=topup) is None
+    assert STRIPE.look_up(topup=topup) == PaymentUndecided(topup.provider_reference)
     fake_stripe.pay(session)
     assert isinstance(STRIPE.look_up(topup=topup), PaymentArrived)
 
@@ -299,3 +315,14 @@ def test_a_customer_whom_stripe_has_forgotten_is_a_new_one(fake_stripe: FakeStri
     assert first == second
     session = fake_stripe.objects[first.session]
     assert (session["customer"], session["customer_email"]) == (None, topup.account.name)
+
+
+def test_no_call_lasts_longer_than_it_says_and_nobody_else_asks_for_so_long(settings: Settings) -> None:
+    settings.STRIPE_SECRET_KEY = "sk_test_for_its_limits"
+    requestor: Any = _client()._requestor
+    connecting_s, waiting_s = requestor._get_http_client()._timeout
+    retries = requestor._options.max_network_retries
+    longest_s = (1 + retries) * (connecting_s + waiting_s) + retries * stripe.HTTPClient.MAX_DELAY
+    assert longest_s == STRIPE.longest_call.total_seconds()
+    # A run charges, and looks up what was refused.
+    assert auto_topping_up.ASKING_LASTS.total_seconds() > 2 * longest_s

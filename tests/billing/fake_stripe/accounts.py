@@ -17,7 +17,7 @@ DECLINED = "4000000000000002"
 DECLINED_LATER = "4000000000000341"
 # Pays on the page, and wants the buyer when it is charged again.
 ASKS_FOR_CONFIRMATION = "4000002500003155"
-# No card: a bank debit, which `settle` decides days later.
+# No card: a bank debit, which `settle` or `settle_charge` decides days later.
 SLOW_BANK = "bank"
 
 _SHORTEST_PAGE_S, _LONGEST_PAGE_S = 30 * 60, 24 * 60 * 60
@@ -203,14 +203,18 @@ class Accounts:
         """The bank decides about a payment by SLOW_BANK."""
         with self.lock:
             session = self.known(session_id, "checkout.session")
-            intent = self.objects[session["payment_intent"]]
+            self._decide(self.objects[session["payment_intent"]], is_paid=is_paid)
             if is_paid:
-                session["payment_status"], intent["status"] = "paid", "succeeded"
-                intent["amount_received"] = intent["amount"]
-            else:
-                intent["status"] = "requires_payment_method"
+                session["payment_status"] = "paid"
             verb = "succeeded" if is_paid else "failed"
             self.tell(f"checkout.session.async_payment_{verb}", session)
+
+    def settle_charge(self, intent_id: str, *, is_paid: bool) -> None:
+        """The bank decides about a charge of SLOW_BANK with nobody there."""
+        with self.lock:
+            intent = self.known(intent_id, "payment_intent")
+            self._decide(intent, is_paid=is_paid)
+            self.tell(f"payment_intent.{'succeeded' if is_paid else 'payment_failed'}", intent)
 
     def expire(self, session_id: str) -> None:
         """The page runs out."""
@@ -323,6 +327,13 @@ class Accounts:
             elif isinstance(inner, str) and inner in self.objects:
                 shown[head] = self.shown(self.objects[inner], [rest] if rest else [])
         return shown
+
+    def _decide(self, intent: Json, *, is_paid: bool) -> None:
+        intent["status"] = "succeeded" if is_paid else "requires_payment_method"
+        if is_paid:
+            intent["amount_received"] = intent["amount"]
+        else:
+            intent["last_payment_error"] = {"message": "The bank has sent the debit back."}
 
     def _intent(
         self, *, amount: int, currency: str, customer: str | None, method: str, metadata: Json, status: str

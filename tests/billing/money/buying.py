@@ -9,13 +9,22 @@ from hypothesis.stateful import precondition, rule
 
 from billing import auto_topping_up, looking_up, topping_up, webhooks
 from billing.models import SavedPaymentMethod, TopUp, WebhookEvent
-from billing.providers.provider import CURRENCY, News, PaymentArrived, WebhookMessage
+from billing.providers.provider import (
+    CURRENCY,
+    News,
+    Outcome,
+    PaymentArrived,
+    PaymentFailed,
+    PaymentUndecided,
+    WebhookMessage,
+)
 from tests.billing.money.acting import ANY, KILL
 from tests.billing.money.company import Company, Killed, Mood, killed_at
 from tests.billing.money.model import CENT, USD, Payment
 from tests.billing.money.requests import Requests
 
-MOODS = st.sampled_from([Mood.WELL, *Mood])
+MOODS = st.sampled_from([Mood.WELL, *(mood for mood in Mood if mood is not Mood.UNDECIDED)])
+CHARGES = st.sampled_from([Mood.WELL, Mood.UNDECIDED, *Mood])
 COMPANY = Company()
 
 
@@ -29,6 +38,8 @@ class Auto:
     is_on: bool = True
     failures: int = 0
     not_before: dt.datetime | None = None
+    # What ended by a webhook: the next run takes notice of it.
+    uncounted: TopUp | None = None
 
     @property
     def total(self) -> int:
@@ -55,7 +66,8 @@ class Buying(Requests):
         )
         self.auto: Auto | None = None
         self.pending: TopUp | None = None
-        # When automatic purchases began that were not in vain, and what each charged.
+        self.failed: list[TopUp] = []
+        # When what automatic purchases charged has come, and how much.
         self.bought: list[tuple[dt.datetime, int]] = []
 
     @rule(cents=st.integers(500, 5_000), kill=KILL)
@@ -93,16 +105,25 @@ class Buying(Requests):
 
     @rule(kill=KILL)
     def look_up(self, kill: int | None) -> None:
-        """Whoever has paid and was not heard of is found, unless the top-up was given up here."""
+        """Whoever has paid and was not heard of is found, for 30 days also where it was given up here."""
         self.at += dt.timedelta(days=1)
+        first = self.at
         self.surely(lambda: looking_up.look_up_due(at=self.at), kill)
         if kill is not None:
             # What was claimed by a look that died is looked at again by a later one.
             self.at += dt.timedelta(hours=7)
             looking_up.look_up_due(at=self.at)
-        for topup in self.topups:
-            if topup.provider_reference in self.company.payments and topup.pk not in self.canceled:
-                self._credited(topup)
+        for topup in [*self.topups, *self.failed]:
+            is_over = topup.pk in self.canceled or topup in self.failed
+            until = topup.created_at + dt.timedelta(days=30)
+            if topup.provider_reference not in self.company.payments or (is_over and until <= first):
+                continue
+            if is_over and until <= self.at:
+                # One look was in time, the other was not, and which of them died is not known.
+                topup.refresh_from_db()
+                if topup.paid_at is None:
+                    continue
+            self._credited(topup)
 
     @precondition(lambda self: bool(self.topups))
     @rule(which=ANY, kill=KILL)
@@ -150,23 +171,27 @@ class Buying(Requests):
             self.auto.is_on = False
 
     @precondition(lambda self: self.auto is not None)
-    @rule(mood=MOODS)
+    @rule(mood=CHARGES)
     def top_up(self, mood: Mood) -> None:
         """One purchase at a time; one that was left open is asked for again under its own name."""
         auto = self.auto
         assert auto is not None
         self.at += auto_topping_up.ASKING_LASTS
+        self._count(auto)
         is_new = self.pending is None and self._wants(auto)
-        was_charged = self.pending is not None and self.pending.provider_reference in self.company.payments
+        before = self.company.outcomes.get(self.pending.provider_reference) if self.pending else None
         self.company.mood = mood
         with contextlib.suppress(Killed):
             auto_topping_up.run(account_id=self.account.pk, at=self.at)
         self.company.mood = Mood.WELL
         if is_new:
             self.pending = TopUp.objects.filter(account=self.account, origin="automatic").latest("pk")
-            self.bought.append((self.at, auto.total))
         if self.pending is not None:
-            self._asked(auto, self.pending, mood, was_charged=was_charged)
+            self._asked(auto, self.pending, mood, before)
+        month = self.at.replace(day=1, hour=0, minute=0, second=0)
+        charged = sum(total for at, total in self.bought if at >= month)
+        charged += self.pending.total_nanousd if self.pending else 0
+        assert auto_topping_up.charged_in_month(account_id=self.account.pk, at=self.at) == charged
 
     @precondition(lambda self: self.auto is not None)
     @rule(kill=st.integers(1, 60))
@@ -175,14 +200,14 @@ class Buying(Requests):
         auto = self.auto
         assert auto is not None
         self.at += auto_topping_up.ASKING_LASTS
-        is_new = self.pending is None and self._wants(auto)
         with contextlib.suppress(Killed), killed_at(kill):
             auto_topping_up.run(account_id=self.account.pk, at=self.at)
+        self._count_if_committed(auto)
         left = TopUp.objects.filter(account=self.account, origin="automatic", created_at=self.at).first()
         if left is not None:
-            assert is_new
+            assert self.pending is None
+            assert self._wants(auto)
             self.pending = left
-            self.bought.append((self.at, auto.total))
         if self.pending is not None:
             self._left_by_the_dead(auto, self.pending)
         self.top_up(mood=Mood.WELL)
@@ -193,7 +218,33 @@ class Buying(Requests):
         """The webhook is faster than whoever asked."""
         assert self.pending is not None
         self.tell(self.company.payments[self.pending.provider_reference], kill=kill)
-        self._charged()
+        self._charged(self.pending)
+
+    @precondition(lambda self: self.pending and self._is_undecided(self.pending))
+    @rule(is_paid=st.booleans(), tells=st.booleans(), kill=KILL)
+    def decide(self, is_paid: bool, tells: bool, kill: int | None) -> None:
+        """The bank has taken its days; its word may get lost."""
+        topup = self.pending
+        assert topup is not None
+        decided = self.company.pay(topup) if is_paid else self.company.send_back(topup)
+        if not tells:
+            return
+        self.tell(decided, kill=kill)
+        if is_paid:
+            self._charged(topup)
+        elif self.auto is not None:
+            self.failed.append(topup)
+            self.pending, self.auto.uncounted = None, topup
+
+    @precondition(lambda self: bool(self.failed))
+    @rule(which=ANY, tells=st.booleans(), kill=KILL)
+    def pay_after_all(self, which: int, tells: bool, kill: int | None) -> None:
+        """What the company had called failed has come all the same."""
+        topup = self.failed[which % len(self.failed)]
+        arrived = self.company.pay(topup)
+        if tells:
+            self.tell(arrived, kill=kill)
+            self._credited(topup)
 
     def tell(
         self,
@@ -228,6 +279,11 @@ class Buying(Requests):
             )
             self.purse.collect()
             self.purse.paid += topup.credit_nanousd
+            if topup.origin == TopUp.Origin.AUTOMATIC:
+                # Who dies and does it again, does it a little later.
+                topup.refresh_from_db()
+                assert topup.paid_at is not None
+                self.bought.append((topup.paid_at, topup.total_nanousd))
 
     def _wants(self, auto: Auto) -> bool:
         if not auto.is_on or self.purse.available >= auto.threshold:
@@ -240,40 +296,62 @@ class Buying(Requests):
         auto.not_before = (month + dt.timedelta(days=32)).replace(day=1)
         return False
 
-    def _asked(self, auto: Auto, topup: TopUp, mood: Mood, *, was_charged: bool) -> None:
-        age = self.at - topup.created_at
-        if auto.is_on and age < auto_topping_up.ASK_AGAIN_FOR:
-            arrives = mood is Mood.WELL or (mood is Mood.REFUSES and was_charged)
-            fails = mood is Mood.REFUSES and not was_charged
+    def _asked(self, auto: Auto, topup: TopUp, mood: Mood, before: Outcome | None) -> None:
+        """`before`: how it stood at the company, which did not know of it where that is None."""
+        if auto.is_on and self.at - topup.created_at < auto_topping_up.ASK_AGAIN_FOR:
+            if mood not in (Mood.WELL, Mood.REFUSES, Mood.UNDECIDED):
+                # Nobody has heard an answer.
+                return
+            arrives = isinstance(before, PaymentArrived) or (before is None and mood is Mood.WELL)
+            fails = isinstance(before, PaymentFailed) or (before is None and mood is Mood.REFUSES)
         else:
             # Only looked up.
-            arrives = was_charged
-            fails = not arrives and (not auto.is_on or age > auto_topping_up.GIVE_UP_AFTER)
+            arrives = isinstance(before, PaymentArrived)
+            fails = before is None or isinstance(before, PaymentFailed)
         if arrives:
-            self._charged()
+            self._charged(topup)
         elif fails:
-            self._failed(auto)
+            self._failed(auto, topup)
 
     def _left_by_the_dead(self, auto: Auto, topup: TopUp) -> None:
         """What became of a purchase, as the one who died has committed it."""
         topup.refresh_from_db()
         if topup.status == TopUp.Status.PAID:
             assert topup.provider_reference in self.company.payments
-            self._charged()
+            self._charged(topup)
         elif topup.status == TopUp.Status.FAILED:
-            assert topup.provider_reference not in self.company.payments
-            self._failed(auto)
+            self.failed.append(topup)
+            self.pending, auto.uncounted = None, topup
+            self._count_if_committed(auto)
 
-    def _failed(self, auto: Auto) -> None:
+    def _count_if_committed(self, auto: Auto) -> None:
+        counted = AutoTopUp.objects.values_list("counted_topup_id", flat=True).get(account=self.account)
+        if auto.uncounted is not None and counted >= auto.uncounted.pk:
+            self._count(auto)
+
+    def _is_undecided(self, topup: TopUp) -> bool:
+        return isinstance(self.company.outcomes.get(topup.provider_reference), PaymentUndecided)
+
+    def _charged(self, topup: TopUp) -> None:
+        assert self.auto is not None
+        self._credited(topup)
         self.pending = None
-        self.bought.pop()
+        self.auto.failures, self.auto.not_before = 0, None
+
+    def _failed(self, auto: Auto, topup: TopUp) -> None:
+        self.failed.append(topup)
+        self.pending = None
+        auto.uncounted = topup
+        self._count(auto)
+
+    def _count(self, auto: Auto) -> None:
+        """A failure that has been paid after all since is none."""
+        topup, auto.uncounted = auto.uncounted, None
+        if topup is None:
+            return
+        if topup.pk in {paid.id for paid in self.payments}:
+            auto.failures, auto.not_before = 0, None
+            return
         auto.failures += 1
         auto.not_before = self.at + auto_topping_up.RETRY_AFTER
         auto.is_on = auto.is_on and auto.failures < auto_topping_up.FAILURES_TO_STOP
-
-    def _charged(self) -> None:
-        assert self.auto is not None
-        assert self.pending is not None
-        self._credited(self.pending)
-        self.pending = None
-        self.auto.failures, self.auto.not_before = 0, None

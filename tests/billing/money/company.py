@@ -1,6 +1,7 @@
 """A payment company that does what it is asked once, and sometimes does not live to say so."""
 
 import contextlib
+import datetime as dt
 import enum
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,10 @@ from billing.models import TopUp
 from billing.providers.provider import (
     CURRENCY,
     Checkout,
+    Outcome,
     PaymentArrived,
+    PaymentFailed,
+    PaymentUndecided,
     ProviderAway,
     ProviderRefused,
     RefundChanged,
@@ -37,6 +41,7 @@ class Mood(enum.Enum):
 
     WELL = "it answers"
     REFUSES = "it refuses"
+    UNDECIDED = "it charges, and the bank takes days to say how that ends"
     AWAY_BEFORE = "no answer, and nothing was done"
     AWAY_AFTER = "no answer, and it was done"
     KILLED_BEFORE = "we die before it is done"
@@ -45,43 +50,64 @@ class Mood(enum.Enum):
 
 @dataclass
 class Company:
-    """Remembers what it was paid and what it gave back, by the reference under which it was asked."""
+    """Remembers how each payment stands and what it gave back, by the reference under which it was asked."""
 
     slug: str = "company"
     name: str = "Company"
     saves_methods: bool = True
+    longest_call: dt.timedelta = dt.timedelta(0)
     mood: Mood = Mood.WELL
-    payments: dict[str, PaymentArrived] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
     refunds: dict[str, RefundChanged] = field(default_factory=dict)
 
     def forget(self) -> None:
         """Everything that was asked of it."""
         self.mood = Mood.WELL
-        self.payments.clear()
+        self.outcomes.clear()
         self.refunds.clear()
 
     def pay(self, topup: TopUp) -> PaymentArrived:
         """The buyer pays what the top-up costs; once, as its page is closed then."""
-        reference = topup.provider_reference
-        arrived = PaymentArrived(
-            reference=reference,
-            payment=f"pay-{reference}",
-            amount_cents=topup.total_nanousd // CENT,
-            currency=CURRENCY,
-        )
-        return self.payments.setdefault(reference, arrived)
+        arrived = _payment_of(topup)
+        self.outcomes[topup.provider_reference] = arrived
+        return arrived
+
+    def send_back(self, topup: TopUp) -> PaymentFailed:
+        """The bank does, with a charge that it had yet to decide."""
+        failed = PaymentFailed(topup.provider_reference, "The bank has sent the debit back.")
+        self.outcomes[topup.provider_reference] = failed
+        return failed
+
+    @property
+    def payments(self) -> dict[str, PaymentArrived]:
+        """What has arrived."""
+        return {
+            reference: outcome
+            for reference, outcome in self.outcomes.items()
+            if isinstance(outcome, PaymentArrived)
+        }
 
     def start_checkout(self, *, topup: TopUp, return_url: str, cancel_url: str) -> Checkout:
         return Checkout(session=topup.provider_reference, url=return_url)
 
-    def look_up(self, *, topup: TopUp) -> PaymentArrived | None:
-        return self.payments.get(topup.provider_reference)
+    def look_up(self, *, topup: TopUp) -> Outcome:
+        """A page stays open, and a charge of which it does not know was declined or never made."""
+        reference = topup.provider_reference
+        if topup.method is None:
+            return self.outcomes.get(reference, PaymentUndecided(reference))
+        return self.outcomes.get(reference, PaymentFailed(reference, "There is no such charge."))
 
     def read_webhook(self, *, body: bytes, headers: Mapping[str, str]) -> WebhookMessage:
         raise WebhookNotConfigured
 
-    def charge_saved(self, *, topup: TopUp, method: SavedMethod) -> PaymentArrived:
-        return self._answer(self.payments, topup.provider_reference, lambda: self.pay(topup))
+    def charge_saved(self, *, topup: TopUp, method: SavedMethod) -> Outcome:
+        reference = topup.provider_reference
+        takes_days = self.mood is Mood.UNDECIDED
+        return self._answer(
+            self.outcomes,
+            reference,
+            lambda: PaymentUndecided(reference) if takes_days else _payment_of(topup),
+        )
 
     def forget_method(self, *, method: SavedMethod) -> None:
         """It keeps none."""
@@ -110,6 +136,15 @@ class Company:
         if mood is Mood.KILLED_AFTER:
             raise Killed
         return done[reference]
+
+
+def _payment_of(topup: TopUp) -> PaymentArrived:
+    return PaymentArrived(
+        reference=topup.provider_reference,
+        payment=f"pay-{topup.provider_reference}",
+        amount_cents=topup.total_nanousd // CENT,
+        currency=CURRENCY,
+    )
 
 
 @contextlib.contextmanager
