@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("billing", "0013_receipts_are_kept")]
+    dependencies = [("billing", "0014_credit_to_take")]
 
     operations = [
         migrations.AddField(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from billing import auto_topping_up, looking_up, topping_up, webhooks
-from billing.models import SavedPaymentMethod, TopUp, WebhookEvent
+from billing.models import AutoTopUp, SavedPaymentMethod, TopUp, WebhookEvent
 from billing.providers.provider import (
     CURRENCY,
     News,
