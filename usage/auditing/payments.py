@@ -49,4 +49,12 @@ CHECKS = (
             AND coalesce(u.total_nanousd, 0) <> (e.news->>'amount_cents')::bigint * 10000000
         """,
     ),
+    Check(
+        "{subject}: it has waited to be processed for more than a day, and the books lack it",
+        """
+        SELECT format('%s event %s, %s', e.provider, e.event, e.type), 1, 0, false
+        FROM billing_webhookevent e CROSS JOIN audited
+        WHERE e.processed_at IS NULL AND e.received_at < audited.at - interval '1 day' ORDER BY e.id
+        """,
+    ),
 )
