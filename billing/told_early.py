@@ -25,7 +25,6 @@ def events(*, provider: str, payment: str) -> QuerySet[WebhookEvent]:
 
 def take_up(*, provider: str, payment: str, at: dt.datetime) -> None:
     """Have them processed now: the payment is known. In the transaction that makes it known, or right after it."""
-    if payment:
-        events(provider=provider, payment=payment).update(
-            outcome=WebhookEvent.Outcome.WAITING, processed_at=None, due_at=at
-        )
+    events(provider=provider, payment=payment).update(
+        outcome=WebhookEvent.Outcome.WAITING, processed_at=None, due_at=at
+    )

@@ -4,6 +4,7 @@ import time
 
 import pytest
 from pytest_django import Settings
+from redis.exceptions import ResponseError
 
 from billing import webhooks
 from billing.models import TopUp, Wallet, WebhookEvent
@@ -66,6 +67,17 @@ def test_a_message_that_the_queue_lost_is_made_good_by_the_sweep(
     assert len(queued()) == 1
     assert webhooks.process_due(at=factories.now() + webhooks._FIRST_WAIT) == 1
     assert Wallet.objects.get(account=paid.account_id).balance_nanousd == 20 * USD
+
+
+def test_a_queue_that_takes_nothing_is_no_reason_to_be_told_again(
+    telling_stripe: FakeStripe, paid: TopUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_full(**_: object) -> None:
+        raise ResponseError
+
+    monkeypatch.setattr(payments, "hand_over", is_full)
+    assert telling_stripe.deliver(telling_stripe.events[0]) == 200
+    assert WebhookEvent.objects.get().outcome == "waiting"
 
 
 def test_while_the_queue_is_away_a_payment_is_credited_all_the_same(

@@ -1,9 +1,12 @@
 """Refunds that stay on their way: looked up for as long as it takes, told of once, and ended by a person if need be."""
 
 import datetime as dt
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.core import mail
+from django.db import connection
 from django.test import Client
 from pytest_django import Settings
 from time_machine import travel
@@ -93,10 +96,11 @@ def test_a_refund_whose_answer_was_lost_for_a_day_is_found_by_our_name_for_it(
     fake_stripe: FakeStripe, paid: TopUp
 ) -> None:
     made = lost(paid, fake_stripe)
+    refund(paid, usd="1", reference="r-2")
     ask_for_refunds()
     made.refresh_from_db()
     assert (made.status, made.provider_refund) == ("succeeded", fake_stripe.of_kind("refund")[0]["id"])
-    assert len(fake_stripe.of_kind("refund")) == 1
+    assert len(fake_stripe.of_kind("refund")) == 2
     check_books(idle=True)
 
 
@@ -134,6 +138,32 @@ def test_sweeps_at_once_look_up_once() -> None:
     at = factories.now()
     claimed = in_parallel(lambda _number: pending_refunds.claim(at=at), times=8)
     assert sum(refund is not None for refund in claimed) == 1
+
+
+def test_a_sweep_that_is_overtaken_between_finding_and_claiming_leaves_it_alone() -> None:
+    begun(bought(), at=factories.now() - DAY)
+    at = factories.now()
+    others: list[Refund | None] = []
+
+    def overtake(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        if sql.startswith("UPDATE") and not others:
+            others.append(None)
+            others[0] = pending_refunds.claim(at=at)
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(overtake):
+        assert pending_refunds.claim(at=at) is None
+    assert others == [Refund.objects.get()]
+
+
+def test_a_key_that_stripe_does_not_take_says_nothing_about_a_refund(
+    fake_stripe: FakeStripe, paid: TopUp, settings: Settings
+) -> None:
+    lost(paid, fake_stripe)
+    Refund.objects.update(provider_refund="re_1")
+    settings.STRIPE_SECRET_KEY = "sk_test_another"
+    made = Refund.objects.select_related("topup").get()
+    assert pending_refunds.look_up(refund=made, at=factories.now()) is pending_refunds.Answer.NONE
 
 
 def test_without_an_answer_it_stays_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:

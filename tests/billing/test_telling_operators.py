@@ -8,7 +8,7 @@ from django.test import Client
 from pytest_django import Settings
 from time_machine import travel
 
-from billing import owed_mail, unmatched, webhooks
+from billing import owed_mail, refunding, unmatched, webhooks
 from billing.models import Dispute, UnmatchedPayment, WebhookEvent
 from billing.providers.provider import DisputeChanged, PaymentArrived, WebhookMessage
 from billing.tasks import payments
@@ -16,7 +16,7 @@ from billing.tasks.refunds import mail_about_refunds
 from config import checks
 from tests import factories
 from tests.billing.test_disputing import hear
-from tests.billing.test_refunding import bought
+from tests.billing.test_refunding import bought, news
 
 pytestmark = pytest.mark.django_db
 OPERATORS = ["operator@example.com"]
@@ -118,6 +118,20 @@ def test_an_event_that_waits_for_a_day_is_told_once_with_what_is_in_the_way() ->
     assert message.subject == "1 webhook event could not be processed"
     assert event.event in message.body
     assert "DisputeUnknown: stripe reports a dispute du_1 of a payment pi_unknown" in message.body
+
+
+def test_refused_mail_about_a_refund_and_a_dispute_stays_owed_to_the_operators(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    topup = bought()
+    hear(topup, "open")
+    refunding.hear(provider="sandbox", news=news(bought()), at=factories.now())
+    with monkeypatch.context() as broken:
+        broken.setattr("django.core.mail.EmailMessage.send", _refuse)
+        mail_about_refunds()
+    with travel(factories.now() + owed_mail.LEASE + dt.timedelta(seconds=1)):
+        mail_about_refunds()
+    assert [message.to for message in mail.outbox].count(OPERATORS) == 2
 
 
 def test_an_event_that_was_processed_in_time_is_not_told() -> None:
