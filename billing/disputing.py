@@ -21,7 +21,10 @@ class DisputeUnknown(Exception):
 
 
 class DisputeDiffers(Exception):
-    """A company reports a dispute in another currency than was paid in. Nothing was changed."""
+    """A company reports a dispute in another currency than was paid in, or of another amount than before.
+
+    Nothing was changed.
+    """
 
 
 def hear(
@@ -47,6 +50,10 @@ def hear(
         moving.lock(account_id=topup.account_id)
         dispute = Dispute.objects.filter(topup=topup, provider_dispute=news.dispute).first()
         known = dispute is not None
+        if dispute is not None and dispute.amount_nanousd != news.amount_cents * NANO_PER_CENT:
+            raise DisputeDiffers(
+                f"{provider} reports {news.amount_cents} cents of {dispute}, another amount before"
+            )
         if dispute is None:
             dispute = _unopened(topup, news, at=at)
         if _is_overtaken(dispute, news, known=known, decided_at=occurred_at or at):
@@ -55,7 +62,7 @@ def hear(
         dispute.closed_at = None if dispute.status == Dispute.Status.OPEN else occurred_at or at
         if news.respond_by:
             dispute.respond_by = dt.datetime.fromisoformat(news.respond_by)
-        dispute.mail_due_at = at
+        dispute.mail_due_at = dispute.operators_mail_due_at = at
         dispute.save()
         # Of this one or another, for which there may be something now.
         collecting.collect(account_id=topup.account_id, at=at)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import QuerySet
 from django.urls import reverse
 
 from accounts import auditing, mailing
 from accounts.models import Account
-from billing import ledger, promotions, wallets
+from billing import ledger, owed_mail, promotions, wallets
 from billing.ledger import Leg
 from billing.models import LedgerAccount, LedgerTransaction, PromotionalCredit
 from billing.promotions import Lot
@@ -20,10 +21,11 @@ from catalog.money import usd_string
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Lots of an account that expire soon, and of which nobody was told before."""
+    """Lots of an account that expire soon, and of which nobody was told before; the rows owe the e-mail."""
 
     account: Account
     lots: Sequence[Lot]
+    rows: Sequence[PromotionalCredit]
 
 
 def expire_due(*, at: dt.datetime) -> int:
@@ -85,43 +87,53 @@ def _expire(lot: Lot, wallet: WalletState, *, at: dt.datetime) -> None:
     )
 
 
-def claim_notices(*, at: dt.datetime) -> list[Notice]:
-    """Mark the lots that expire within PROMOTION_NOTICE_DAYS as told of, and return what to tell, by account.
-
-    Whoever gets a lot here is the only one who does. `give_back` what could not be sent.
-    """
-    soon = PromotionalCredit.objects.filter(
-        closed_at=None,
-        noticed_at=None,
-        expires_at__gt=at,
-        expires_at__lte=at + dt.timedelta(days=settings.PROMOTION_NOTICE_DAYS),
-    )
-    accounts = Account.objects.filter(pk__in=soon.values("account_id")).order_by("pk")
-    claimed = [Notice(account, _claim_of(account.pk, at=at)) for account in accounts]
-    return [notice for notice in claimed if notice.lots]
+def notice(*, at: dt.datetime) -> int:
+    """Have the lots owe an e-mail that expire within PROMOTION_NOTICE_DAYS, each once. Returns how many there were."""
+    accounts = _expiring_soon(at).order_by("account_id").values_list("account_id", flat=True).distinct()
+    return sum(_notice_of(account_id, at=at) for account_id in accounts)
 
 
-def _claim_of(account_id: int, *, at: dt.datetime) -> list[Lot]:
+def _expiring_soon(at: dt.datetime) -> QuerySet[PromotionalCredit]:
     until = at + dt.timedelta(days=settings.PROMOTION_NOTICE_DAYS)
+    return PromotionalCredit.objects.filter(
+        closed_at=None, noticed_at=None, expires_at__gt=at, expires_at__lte=until
+    )
+
+
+def _notice_of(account_id: int, *, at: dt.datetime) -> int:
     with transaction.atomic():
         wallets.lock(wallets.borrowed_connection(), [account_id])
         # Looked at first: a lot that was spent meanwhile closes, and nobody is told of it.
-        lots = {lot.id: lot for lot in promotions.attribute(account_id=account_id, at=at).unspent_lots}
-        mine = PromotionalCredit.objects.filter(
-            pk__in=lots, noticed_at=None, expires_at__gt=at, expires_at__lte=until
-        )
-        ids = list(mine.order_by("expires_at", "pk").values_list("pk", flat=True))
-        mine.update(noticed_at=at)
-    return [lots[lot_id] for lot_id in ids]
+        promotions.attribute(account_id=account_id, at=at)
+        mine = _expiring_soon(at).filter(account_id=account_id)
+        return mine.update(noticed_at=at, mail_due_at=at)
 
 
-def give_back(*, notice: Notice) -> None:
-    """Nobody could be told; the next run tries again."""
-    PromotionalCredit.objects.filter(pk__in=[lot.id for lot in notice.lots]).update(noticed_at=None)
+def claim_notice(*, at: dt.datetime) -> Notice | None:
+    """Lease what one account is owed an e-mail about; None: there is none. What is left of it is as of now."""
+    owed = PromotionalCredit.objects.select_related("account").filter(noticed_at__isnull=False)
+    first = owed_mail.claim(rows=owed, at=at)
+    if first is None:
+        return None
+    rows, of_account = [first], owed.filter(account_id=first.account_id)
+    while another := owed_mail.claim(rows=of_account, at=at):
+        rows.append(another)
+    left = promotions.standing(account_id=first.account_id).unspent_lots
+    ids = {row.pk for row in rows}
+    lots = [lot for lot in left if lot.id in ids and lot.expires_at is not None and lot.expires_at > at]
+    return Notice(first.account, lots, rows)
+
+
+def mark_sent(*, notice: Notice) -> None:
+    """The e-mail is out."""
+    for row in notice.rows:
+        owed_mail.mark_sent(rows=PromotionalCredit.objects.all(), row=row)
 
 
 def mail_notice(*, notice: Notice) -> None:
-    """Say what expires when. Raises mailing.SendingErrors."""
+    """Say what expires when; nothing where nothing is left. Raises mailing.SendingErrors."""
+    if not notice.lots:
+        return
     total_nanousd = sum(lot.left_nanousd for lot in notice.lots)
     mailing.send(
         subject="Some of your credit expires soon",

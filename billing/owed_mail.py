@@ -7,13 +7,17 @@ again. A second copy is a nuisance; a receipt that never arrives is a question t
 import datetime as dt
 from typing import TypeVar
 
+from django.conf import settings
 from django.db.models import QuerySet
 
-from billing.models.mail_due import MailDue
+from billing.models.mail_due import MailDue, OperatorsMailDue
 
 T = TypeVar("T", bound=MailDue)
+W = TypeVar("W", bound=OperatorsMailDue)
 
 LEASE = dt.timedelta(minutes=5)
+# As many as somebody reads in one e-mail.
+_MOST_AT_ONCE = 50
 
 
 def claim(*, rows: QuerySet[T], at: dt.datetime) -> T | None:
@@ -28,3 +32,23 @@ def claim(*, rows: QuerySet[T], at: dt.datetime) -> T | None:
 def mark_sent(*, rows: QuerySet[T], row: T) -> None:
     """The e-mail is out. Where something new has happened since the claim, that is still owed."""
     rows.filter(pk=row.pk, mail_due_at=row.mail_due_at).update(mail_due_at=None)
+
+
+def claim_for_operators(*, rows: QuerySet[W], at: dt.datetime) -> list[W]:
+    """Lease the rows that owe the operators an e-mail, as many as one holds; none while there is nobody to tell."""
+    if not settings.OPERATOR_EMAILS:
+        return []
+    free = rows.filter(operators_mail_due_at__lte=at).order_by("operators_mail_due_at", "pk")
+    leased = [
+        row_id
+        for row_id, due_at in free.values_list("pk", "operators_mail_due_at")[:_MOST_AT_ONCE]
+        if rows.filter(pk=row_id, operators_mail_due_at=due_at).update(operators_mail_due_at=at + LEASE)
+    ]
+    return list(rows.filter(pk__in=leased).order_by("pk"))
+
+
+def mark_operators_told(*, rows: QuerySet[W], row: W, again_at: dt.datetime | None = None) -> None:
+    """As `mark_sent`, of the e-mail to the operators; they are told again at `again_at`, if one is given."""
+    rows.filter(pk=row.pk, operators_mail_due_at=row.operators_mail_due_at).update(
+        operators_mail_due_at=again_at
+    )

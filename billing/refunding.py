@@ -24,8 +24,8 @@ from catalog.money import NANO_PER_CENT, usd_string, usd_text, whole_cents
 
 logger = logging.getLogger(__name__)
 
-# A company forgets a reference after a day; until then asking again is safe. What is pending then waits for its
-# webhook.
+# A company forgets a reference after a day; until then asking again is safe. What is pending then is looked up, and the
+# operators are told: see `pending_refunds`.
 ASK_FOR = dt.timedelta(hours=20)
 ASK_EVERY = dt.timedelta(minutes=2)
 # What the columns hold.
@@ -116,6 +116,7 @@ def start(
             created_by=actor,
             created_at=at,
             asked_at=at,
+            operators_mail_due_at=at + ASK_FOR,
         )
         _book(refund, at=at)
         _record("refund.started", refund, actor=actor)
@@ -148,6 +149,20 @@ def ask(*, refund: Refund, at: dt.datetime) -> Refund:
     except RefundDiffers:
         logger.exception("%s stays on its way", refund)
         return refund
+
+
+def give_up(*, refund: Refund, actor: User, message: str, at: dt.datetime) -> Refund:
+    """Post a refund back that the company knows nothing of; one that is not on its way any more stays as it is.
+
+    Its name is forgotten: if the company reports it all the same, it is booked again, as one that was refused.
+    """
+    with transaction.atomic():
+        moving.lock(account_id=refund.account_id)
+        pending = Refund.objects.filter(pk=refund.pk, status=Refund.Status.PENDING)
+        if pending.update(provider_refund=None):
+            _record("refund.given_up", refund, actor=actor)
+            return _change(refund, status=Refund.Status.FAILED, at=at, message=message)
+    return Refund.objects.get(pk=refund.pk)
 
 
 def claim_unanswered(*, at: dt.datetime) -> Refund | None:
@@ -216,6 +231,7 @@ def _made_elsewhere(topup: TopUp, news: RefundChanged, *, at: dt.datetime) -> Re
                 created_at=at,
                 ended_at=at if news.status == Refund.Status.SUCCEEDED else None,
                 mail_due_at=at,
+                operators_mail_due_at=at,
             )
             _book(refund, at=at)
             collecting.wait_for(refund, amount_nanousd=to_take)
@@ -251,9 +267,17 @@ def _change(
         refund.status, refund.message = status, message[:_LONGEST_MESSAGE]
         refund.ended_at = None if status == Refund.Status.PENDING else at
         refund.mail_due_at = at
+        refund.operators_mail_due_at = _operators_due_at(refund, at)
         refund.save()
         _record(f"refund.{status}", refund, actor=None)
     return refund
+
+
+def _operators_due_at(refund: Refund, at: dt.datetime) -> dt.datetime | None:
+    """When the operators are told: of what failed or was not made here at once, of what stays on its way later."""
+    if refund.status == Refund.Status.FAILED or refund.asked_at is None:
+        return at
+    return at + ASK_FOR if refund.status == Refund.Status.PENDING else None
 
 
 def _book(refund: Refund, *, at: dt.datetime) -> None:

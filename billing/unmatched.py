@@ -5,11 +5,12 @@ from decimal import ROUND_HALF_UP, Decimal
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import QuerySet
 from django.urls import reverse
 
 from accounts import auditing, mailing
 from accounts.models import Account, User
-from billing import topping_up, wallets
+from billing import owed_mail, told_early, topping_up, wallets
 from billing.models import TopUp, UnmatchedPayment, WebhookEvent
 from billing.providers.provider import CURRENCY, PaymentArrived
 from catalog.money import NANO_PER_CENT, whole_cents
@@ -45,13 +46,18 @@ def note(
             "why": why[:300],
             "event": event,
             "seen_at": at,
+            "operators_mail_due_at": at,
         },
     )
     return unmatched
 
 
 def found(*, topup: TopUp, at: dt.datetime) -> None:
-    """The payment of this top-up was credited after all: nobody needs to look for it any more."""
+    """The payment of this top-up was credited after all: nobody needs to look for it any more.
+
+    What was told of it before is taken up by the next sweep.
+    """
+    told_early.take_up(provider=topup.provider, payment=topup.provider_payment, at=at)
     UnmatchedPayment.objects.filter(
         provider=topup.provider, payment=topup.provider_payment, resolved_at=None
     ).update(resolved_at=at, note="The provider has reported it again, and it fitted.", topup=topup)
@@ -69,6 +75,9 @@ def credit(
 ) -> TopUp:
     """Credit the payment to the account, as the top-up that it names or a new one that costs just what was paid.
 
+    Refunds and disputes that were told of before wait to be processed from then on: `webhooks.process_told_early`, or
+    the next sweep.
+
     Raises AlreadyResolved, CannotBeCredited, and PaidOtherwise where the payment has paid a top-up already.
     """
     with transaction.atomic():
@@ -76,8 +85,10 @@ def credit(
         waiting = UnmatchedPayment.objects.select_for_update(of=("self",)).get(pk=unmatched.pk)
         if waiting.resolved_at is not None:
             raise AlreadyResolved
-        _refuse_uncreditable(waiting)
-        topup = _named(waiting, account) or _made_for(waiting, account, actor, at)
+        topup = foreseen(unmatched=waiting, account=account)
+        if not topup.pk:
+            topup.created_by, topup.created_at = actor, at
+            topup.save()
         paid = topping_up.finish(
             provider=waiting.provider,
             reference=topup.provider_reference,
@@ -88,6 +99,7 @@ def credit(
         )
         waiting.resolved_at, waiting.resolved_by, waiting.note, waiting.topup = at, actor, text, paid
         waiting.save(update_fields=["resolved_at", "resolved_by", "note", "topup"])
+        told_early.take_up(provider=waiting.provider, payment=waiting.payment, at=at)
         auditing.record(
             account=account,
             actor=actor,
@@ -100,18 +112,25 @@ def credit(
     return paid
 
 
-def claim_mail(*, at: dt.datetime) -> list[UnmatchedPayment]:
-    """Those that the operators were not told of; whoever gets one here tells them, or gives it back."""
-    return [
-        unmatched
-        for unmatched in UnmatchedPayment.objects.filter(mailed_at=None, resolved_at=None).order_by("pk")
-        if UnmatchedPayment.objects.filter(pk=unmatched.pk, mailed_at=None).update(mailed_at=at)
-    ]
+def foreseen(*, unmatched: UnmatchedPayment, account: Account) -> TopUp:
+    """The top-up that `credit` would pay: the one of the account that the payment names, or a new one, not yet saved.
+
+    Raises CannotBeCredited.
+    """
+    _refuse_uncreditable(unmatched)
+    return _named(unmatched, account) or _made_for(unmatched, account)
 
 
-def give_back(*, unmatched: list[UnmatchedPayment]) -> None:
-    """The mail did not leave: somebody tries again."""
-    UnmatchedPayment.objects.filter(pk__in=[each.pk for each in unmatched]).update(mailed_at=None)
+def unresolved() -> QuerySet[UnmatchedPayment]:
+    """Those that wait for an operator."""
+    return UnmatchedPayment.objects.filter(resolved_at=None)
+
+
+def mark_told(*, unmatched: list[UnmatchedPayment], at: dt.datetime) -> None:
+    """The e-mail about them is out."""
+    for payment in unmatched:
+        UnmatchedPayment.objects.filter(pk=payment.pk).update(mailed_at=at)
+        owed_mail.mark_operators_told(rows=UnmatchedPayment.objects.all(), row=payment)
 
 
 def mail_operators(*, unmatched: list[UnmatchedPayment]) -> None:
@@ -150,7 +169,7 @@ def _named(waiting: UnmatchedPayment, account: Account) -> TopUp | None:
     )
 
 
-def _made_for(waiting: UnmatchedPayment, account: Account, actor: User, at: dt.datetime) -> TopUp:
+def _made_for(waiting: UnmatchedPayment, account: Account) -> TopUp:
     """A top-up whose total is what was paid: the fee of the account's plan is taken out of it."""
     total_cents, rate = waiting.amount_cents, account.plan.topup_fee_rate
     credit_cents = int((total_cents / (1 + rate)).quantize(Decimal(1), ROUND_HALF_UP))
@@ -162,14 +181,12 @@ def _made_for(waiting: UnmatchedPayment, account: Account, actor: User, at: dt.d
     if credit_cents <= 0:
         msg = "It is less than a cent of credit."
         raise CannotBeCredited(msg)
-    return TopUp.objects.create(
+    return TopUp(
         account=account,
-        created_by=actor,
         provider=waiting.provider,
         provider_reference=f"unmatched-{waiting.pk}",
         credit_nanousd=credit_cents * NANO_PER_CENT,
         fee_nanousd=(total_cents - credit_cents) * NANO_PER_CENT,
         total_nanousd=total_cents * NANO_PER_CENT,
         fee_rate=rate,
-        created_at=at,
     )

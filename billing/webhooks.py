@@ -1,7 +1,8 @@
 """What payment providers tell us: recorded first, then acted on, so that no crash in between can lose it.
 
-Providers repeat themselves, change the order, and are told 200 as soon as the record is committed. All that acting on
-news does is idempotent, so an event may be processed by several at once, and again after a crash.
+Providers repeat themselves, change the order, and are told 200 as soon as the record is committed; then the worker
+acts on it. All that acting on news does is idempotent, so an event may be processed by several at once, and again after
+a crash.
 """
 
 import dataclasses
@@ -9,9 +10,9 @@ import datetime as dt
 import logging
 from typing import Any
 
-from django.db.models import F
+from django.db.models import F, QuerySet
 
-from billing import disputing, refunding, topping_up, unmatched
+from billing import disputing, refunding, told_early, topping_up, unmatched
 from billing.models import TopUp, WebhookEvent
 from billing.providers import offering
 from billing.providers.provider import (
@@ -28,8 +29,11 @@ logger = logging.getLogger(__name__)
 # A crash is repaired after this long; what fails is tried again after twice as long each time, up to the longest.
 _FIRST_WAIT = dt.timedelta(seconds=30)
 _LONGEST_WAIT = dt.timedelta(hours=6)
-# A company sends news for three days; by then the payment of a refund or a dispute is known, or is not ours.
+# A company sends news for three days; by then the payment of a refund or a dispute is known, or is not ours: unless an
+# operator credits it later, who has `told_early` take its news up again.
 _PAYMENT_MAY_COME = dt.timedelta(days=4)
+# What still waits then is told to the operators: it may have a deadline.
+TOLD_AFTER = dt.timedelta(days=1)
 _KINDS: dict[str, type[News]] = {
     kind.__name__: kind for kind in (PaymentArrived, PaymentFailed, RefundChanged, DisputeChanged)
 }
@@ -47,6 +51,7 @@ def record(*, provider: str, message: WebhookMessage, at: dt.datetime) -> Webhoo
             "occurred_at": message.occurred_at,
             "received_at": at,
             "due_at": at + _FIRST_WAIT,
+            "operators_mail_due_at": at + TOLD_AFTER,
         },
     )
     return event
@@ -70,9 +75,11 @@ def process(*, event: WebhookEvent, at: dt.datetime) -> None:
             due_at=at + wait,
         )
     else:
-        WebhookEvent.objects.filter(pk=event.pk, outcome=_Outcome.WAITING).update(
-            outcome=outcome, processed_at=at, attempts=F("attempts") + 1, problem=""
-        )
+        waiting = WebhookEvent.objects.filter(pk=event.pk, outcome=_Outcome.WAITING)
+        if outcome == _Outcome.IGNORED:
+            # Unless its payment has become known just now.
+            waiting = waiting.filter(due_at=event.due_at)
+        waiting.update(outcome=outcome, processed_at=at, attempts=F("attempts") + 1, problem="")
 
 
 def process_due(*, at: dt.datetime, limit: int = 100) -> int:
@@ -81,6 +88,17 @@ def process_due(*, at: dt.datetime, limit: int = 100) -> int:
     for event in due:
         process(event=event, at=at)
     return len(due)
+
+
+def waiting() -> QuerySet[WebhookEvent]:
+    """The events that were not processed yet."""
+    return WebhookEvent.objects.filter(processed_at=None)
+
+
+def process_told_early(*, provider: str, payment: str, at: dt.datetime) -> None:
+    """Process what was told of a payment's refunds and disputes before the payment was credited."""
+    for event in told_early.events(provider=provider, payment=payment).filter(outcome=_Outcome.WAITING):
+        process(event=event, at=at)
 
 
 def written(news: News | None) -> dict[str, Any] | None:

@@ -86,6 +86,11 @@ app.conf.beat_schedule = {
         "schedule": 60.0,
         "options": {"expires": 60},
     },
+    "mail-waiting-events": {
+        "task": "billing.mail_waiting_events",
+        "schedule": crontab(minute="6-59/10"),
+        "options": {"expires": 540},
+    },
     "forget-payment-methods": {
         "task": "billing.forget_payment_methods",
         "schedule": crontab(minute="9-59/10"),

@@ -76,6 +76,10 @@ def production_environment() -> dict[str, str]:
         "ALLOWED_HOSTS": "tollgate.example.com",
         "PUBLIC_URL": "https://tollgate.example.com",
         "EMAIL_URL": "smtp+tls://tollgate:secret@mail.example.com:587",
+        "OPERATOR_EMAILS": "operator@example.com",
+        "TOPUP_PROVIDERS": "stripe",
+        "STRIPE_SECRET_KEY": "sk_test_" + secrets.token_urlsafe(24),
+        "STRIPE_WEBHOOK_SECRETS": "whsec_" + secrets.token_urlsafe(24),
         # makemigrations would like to compare with a database, and says so when there is none.
         "PYTHONWARNINGS": "ignore::RuntimeWarning",
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004 - Django's
 
 from catalog.addresses import parse_networks
 
@@ -134,3 +134,19 @@ def stripe_is_set_up(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[
             )
         )
     return problems
+
+
+@register(Tags.security)
+def somebody_hears_of_money(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    """Payments that fit nothing, disputes with a deadline and refunds that are stuck need a person."""
+    takes_money = any(provider != "sandbox" for provider in settings.TOPUP_PROVIDERS)
+    if takes_money and not settings.OPERATOR_EMAILS and not settings.EMBEDDED:
+        return [
+            Warning(
+                "TOPUP_PROVIDERS takes money, and OPERATOR_EMAILS is empty: nobody hears of disputes, of payments that"
+                " fit no top-up, and of wrong books.",
+                hint="Give the e-mail addresses of those who look after money, with commas between them.",
+                id="tollgate.W001",
+            )
+        ]
+    return []

@@ -3,8 +3,11 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from config import health, key_pages, views
+from config import celery, health, key_pages, views
 from usage.views import budgets
+
+# Views enqueue tasks: Celery must know by then where the queue is.
+celery.app.set_default()
 
 urlpatterns = [
     path("", views.home, name="home"),

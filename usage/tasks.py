@@ -86,7 +86,12 @@ def mail_anomalies() -> None:
 
 @shared_task(name="usage.mail_set_apart", acks_late=True, ignore_result=True)
 def mail_set_apart() -> None:
-    """Tell the operators of settlements that the database refuses, in the journals of this machine. At least once."""
+    """Tell the operators of settlements that the database refuses, in the journals of this machine. At least once.
+
+    They stay untold while there is nobody to tell; the log has them since they were set apart.
+    """
+    if not settings.OPERATOR_EMAILS:
+        return
     for apart in set_apart.untold(directory=settings.TOLLGATE_HOME / "journal"):
         logger.error("%d settlements in %s are not booked", len(apart.requests), apart.path)
         try:

@@ -5,12 +5,19 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from accounts.models import User
+from accounts.models import Account, Membership, User
 
 
 def operator(request: HttpRequest, permission: str) -> User | None:
     """Who asks, if they may."""
     return request.user if isinstance(request.user, User) and request.user.has_perm(permission) else None
+
+
+def named(account: Account) -> str:
+    """An account so that two of one name are not mistaken for each other: with its number and its owner's e-mail."""
+    owners = account.memberships.filter(role=Membership.Role.OWNER).order_by("pk")
+    addresses = ", ".join(owners.values_list("user__email", flat=True))
+    return f"account {account.pk}, {account.name} ({addresses or 'without an owner'})"
 
 
 def is_confirmed(request: HttpRequest, form: forms.Form) -> bool:

@@ -7,11 +7,11 @@ from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 
 from billing import refunding
-from billing.admin import asking
+from billing.admin import asking, stuck_refunds
 from billing.admin.read_only import ReadOnly, usd
 from billing.forms import RefundForm
 from billing.models import Refund, TopUp
@@ -45,12 +45,21 @@ class RefundAdmin(ReadOnly, RefundModelAdmin):
         "provider_refund",
         "created_at",
         "asked_at",
+        "looked_up_at",
         "ended_at",
     )
     list_filter = ("status", "topup__provider")
     search_fields = ("account__name", "account__members__email", "reference", "provider_refund")
     list_select_related = ("account",)
     date_hierarchy = "created_at"
+
+    def get_urls(self) -> list[URLPattern]:
+        ask, give_up = map(self.admin_site.admin_view, (stuck_refunds.ask_again, stuck_refunds.give_up))
+        return [
+            path("<int:refund_id>/ask-again/", ask, name="billing_refund_ask_again"),
+            path("<int:refund_id>/give-up/", give_up, name="billing_refund_give_up"),
+            *super().get_urls(),
+        ]
 
     @admin.display(description="Given back")
     def total(self, refund: Refund) -> str:

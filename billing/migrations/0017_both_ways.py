@@ -58,7 +58,7 @@ WHERE u.status = 'paid';
 class Migration(migrations.Migration):
     """The audit compares both ways: grants with lots, and paid top-ups with what their providers have said."""
 
-    dependencies = [("billing", "0015_undecided_payments")]
+    dependencies = [("billing", "0016_the_operators_are_owed_mails")]
 
     operations = [
         migrations.AlterField(

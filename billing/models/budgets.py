@@ -8,10 +8,11 @@ from django.db import models
 from django.db.models.functions import Coalesce
 
 from accounts.models import Account
+from billing.models.mail_due import MailDue
 from keys.models import ApiKey
 
 
-class Budget(models.Model):
+class Budget(MailDue):
     """A limit on what an account, an environment of it or a key may spend in a UTC period, or in total.
 
     The figures are the teller's, written under the lock of the account's wallet: see `billing.budgets`.
@@ -39,7 +40,7 @@ class Budget(models.Model):
     previous_spent_nanousd = models.BigIntegerField(default=0, editable=False)
     previous_held_nanousd = models.BigIntegerField(default=0, editable=False)
     alert_percents = ArrayField(models.PositiveSmallIntegerField(), default=list, blank=True)
-    # The highest percentage that was mailed in the period that began on that day.
+    # The highest percentage that was mailed, or is owed as an e-mail, in the period that began on that day.
     alerted_percent = models.PositiveSmallIntegerField(default=0, editable=False)
     alerted_period_start = models.DateField(null=True, editable=False)
 

@@ -6,11 +6,11 @@ from django.db import models
 from django.utils import timezone
 
 from accounts.models import Account
-from billing.models.mail_due import MailDue
+from billing.models.mail_due import MailDue, OperatorsMailDue
 from billing.models.topups import TopUp
 
 
-class Dispute(MailDue):
+class Dispute(MailDue, OperatorsMailDue):
     """A payment of which the bank wants an amount back, in nano-USD, and what that does to the account's credit.
 
     The amount is `frozen`, `fee` and `loss` together as soon as the books know of it: what the wallet had of it, the

@@ -7,10 +7,11 @@ from django.db import models
 from accounts.models import Account, User
 from billing.models.disputes import Dispute
 from billing.models.ledger import LedgerTransaction
+from billing.models.mail_due import MailDue
 from billing.models.refunds import Refund
 
 
-class PromotionalCredit(models.Model):
+class PromotionalCredit(MailDue):
     """A lot of granted credit: what is left of it, and perhaps a date from which nothing is. In nano-USD.
 
     What is left is as of the last look: see `billing.promotions`, which alone writes it, under the wallet's lock.
@@ -28,7 +29,7 @@ class PromotionalCredit(models.Model):
     reason = models.CharField(max_length=200)
     granted_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
     granted_at = models.DateTimeField()
-    # When its account's members were told that it is about to expire.
+    # When its account's members were told that it is about to expire, or were owed the e-mail that says so.
     noticed_at = models.DateTimeField(null=True, blank=True)
     # When a look found nothing left.
     closed_at = models.DateTimeField(null=True, blank=True)

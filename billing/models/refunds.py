@@ -6,11 +6,11 @@ from django.db import models
 from django.utils import timezone
 
 from accounts.models import Account, User
-from billing.models.mail_due import MailDue
+from billing.models.mail_due import MailDue, OperatorsMailDue
 from billing.models.topups import TopUp
 
 
-class Refund(MailDue):
+class Refund(MailDue, OperatorsMailDue):
     """A part of a payment that is given back, in nano-USD, a whole number of cents in total.
 
     What the buyer gets is credit that was taken out of the wallet, the fee's share, and, for a refund that was made at
@@ -45,6 +45,8 @@ class Refund(MailDue):
     ended_at = models.DateTimeField(null=True, blank=True)
     # When the company was last asked for it; null: it is not ours to ask for.
     asked_at = models.DateTimeField(null=True, blank=True)
+    # When the company was last asked what became of it, because it had not said so.
+    looked_up_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
         ordering: ClassVar = ["-id"]

@@ -4,14 +4,20 @@ from decimal import Decimal
 from typing import ClassVar
 
 from django.db import models
+from django.db.models import F
+from django.db.models.fields.json import KT
 from django.utils import timezone
 
 from accounts.models import User
+from billing.models.mail_due import OperatorsMailDue
 from billing.models.topups import TopUp
 
 
-class WebhookEvent(models.Model):
-    """A webhook that was genuine, recorded before anything is done about it, so that no crash can lose it."""
+class WebhookEvent(OperatorsMailDue):
+    """A webhook that was genuine, recorded before anything is done about it, so that no crash can lose it.
+
+    It owes the operators an e-mail from a day after it came, if it still waits then.
+    """
 
     class Outcome(models.TextChoices):
         WAITING = "waiting", "Waiting"
@@ -47,6 +53,8 @@ class WebhookEvent(models.Model):
             models.Index(
                 fields=["due_at"], condition=models.Q(processed_at=None), name="webhook_event_waiting"
             ),
+            # Refunds and disputes name the payment that they are of, which may be known only later.
+            models.Index(F("provider"), KT("news__payment"), name="webhook_event_by_payment"),
         ]
 
     def __str__(self) -> str:
@@ -82,7 +90,7 @@ class PaymentReport(models.Model):
         return f"report of payment {self.payment}"
 
 
-class UnmatchedPayment(models.Model):
+class UnmatchedPayment(OperatorsMailDue):
     """Money that a provider says has come, and that fits no top-up: a person decides. Nothing was credited."""
 
     provider = models.CharField(max_length=20)
@@ -95,6 +103,7 @@ class UnmatchedPayment(models.Model):
     why = models.CharField(max_length=300)
     event = models.ForeignKey(WebhookEvent, on_delete=models.PROTECT, null=True, related_name="+")
     seen_at = models.DateTimeField(default=timezone.now)
+    # When the operators were told.
     mailed_at = models.DateTimeField(null=True)
     resolved_at = models.DateTimeField(null=True)
     resolved_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")

@@ -188,3 +188,9 @@ class PaymentProvider(Protocol):
 
     def refund(self, *, topup: TopUp, amount_cents: int, reference: str) -> RefundChanged:
         """Give back that much of `topup.provider_payment`, once for each `reference`."""
+
+    def find_refund(self, *, topup: TopUp, reference: str, refund: str) -> RefundChanged | None:
+        """What became of a refund of the top-up: by the company's name for it, else by ours. It gives nothing back.
+
+        `refund` is empty where the company has not named it. None: the company knows nothing of it.
+        """

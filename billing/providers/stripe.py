@@ -175,6 +175,23 @@ class StripeProvider:
             )
         return stripe_objects.of_refund(made.to_dict())
 
+    def find_refund(self, *, topup: TopUp, reference: str, refund: str) -> RefundChanged | None:
+        if refund:
+            try:
+                with _answered():
+                    return stripe_objects.of_refund(_client().v1.refunds.retrieve(refund).to_dict())
+            except ProviderRefused as refused:
+                if refused.code != "resource_missing":
+                    raise
+        with _answered():
+            # One that Stripe does not know the payment of is refused: that says nothing about the refund.
+            made = _client().v1.refunds.list({"payment_intent": topup.provider_payment, "limit": 100})
+            for found in made.auto_paging_iter():
+                news = stripe_objects.of_refund(found.to_dict())
+                if news.reference == reference:
+                    return news
+        return None
+
 
 STRIPE = StripeProvider()
 

@@ -6,21 +6,21 @@ from celery import shared_task
 from django.utils import timezone
 
 from accounts import mailing
-from billing import low_balance
+from billing import low_balance, owed_mail
+from billing.models import BalanceAlert
 
 logger = logging.getLogger(__name__)
 
 
 @shared_task(name="billing.mail_low_balances", acks_late=True, ignore_result=True)
 def mail_low_balances() -> None:
-    """Tell the accounts whose balance has fallen below their threshold.
-
-    At most once: a worker killed between the claim and the mail leaves it unsent. A mail that the server refuses is
-    given back.
-    """
-    for low in low_balance.claim(at=timezone.now()):
+    """Tell the accounts whose balance has fallen below their threshold. Refused mail is tried again after its lease."""
+    low_balance.notice(at=timezone.now())
+    rows = BalanceAlert.objects.select_related("account")
+    while alert := owed_mail.claim(rows=rows, at=timezone.now()):
         try:
-            low_balance.mail(low=low)
+            low_balance.mail(alert=alert)
         except mailing.SendingErrors:
-            logger.exception("could not mail account %d about its low balance", low.account_id)
-            low_balance.give_back(low=low)
+            logger.exception("could not mail about the %s; it is tried again in %s", alert, owed_mail.LEASE)
+        else:
+            owed_mail.mark_sent(rows=rows, row=alert)

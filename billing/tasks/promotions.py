@@ -6,7 +6,7 @@ from celery import shared_task
 from django.utils import timezone
 
 from accounts import mailing
-from billing import expiring
+from billing import expiring, owed_mail
 
 logger = logging.getLogger(__name__)
 
@@ -19,14 +19,16 @@ def expire_promotions() -> None:
 
 @shared_task(name="billing.notice_expiring_promotions", acks_late=True, ignore_result=True)
 def notice_expiring_promotions() -> None:
-    """Mail what expires soon.
-
-    At most once: a worker killed between the claim and the mail leaves it unsent, and the billing page still says it. A
-    mail that the server refuses is given back.
-    """
-    for notice in expiring.claim_notices(at=timezone.now()):
+    """Mail what expires soon; a mail that the server refuses is tried again after its lease."""
+    expiring.notice(at=timezone.now())
+    while notice := expiring.claim_notice(at=timezone.now()):
         try:
             expiring.mail_notice(notice=notice)
         except mailing.SendingErrors:
-            logger.exception("could not mail account %d about credit that expires", notice.account.pk)
-            expiring.give_back(notice=notice)
+            logger.exception(
+                "could not mail account %d about credit that expires; it is tried again in %s",
+                notice.account.pk,
+                owed_mail.LEASE,
+            )
+        else:
+            expiring.mark_sent(notice=notice)

@@ -2,14 +2,17 @@
 
 import logging
 
+from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
 from billing import webhooks
+from billing.models import WebhookEvent
 from billing.providers import offering
 from billing.providers.provider import WebhookNotConfigured, WebhookNotGenuine
+from billing.tasks import payments
 
 logger = logging.getLogger(__name__)
 
@@ -20,9 +23,9 @@ _MOST_BYTES = 256 * 1024
 @csrf_exempt
 @require_POST
 def webhook(request: HttpRequest, provider: str) -> HttpResponse:
-    """Check, record, answer, and act on one message. A provider that is no longer offered may still report.
+    """Check and record one message, and answer. A provider that is no longer offered may still report.
 
-    200 says that it is recorded: acting on it is then our business, and is tried again if it fails.
+    200 says that it is recorded: acting on it is then the worker's business, and is tried again if it fails.
     """
     known = offering.named(slug=provider)
     if known is None:
@@ -39,7 +42,9 @@ def webhook(request: HttpRequest, provider: str) -> HttpResponse:
         logger.warning("a webhook of %s was refused: %s", provider, problem)
         return _plain("not genuine", status=400)
     event = webhooks.record(provider=provider, message=message, at=timezone.now())
-    webhooks.process(event=event, at=timezone.now())
+    if event.outcome == WebhookEvent.Outcome.WAITING:
+        # Whatever is wrong with the queue, it is recorded, and the sweep finds it.
+        transaction.on_commit(lambda: payments.hand_over(event=event), robust=True)
     return _plain("recorded", status=200)
 
 

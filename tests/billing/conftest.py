@@ -7,6 +7,7 @@ import stripe
 from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 
+from config import celery
 from tests.billing.fake_stripe import FakeStripe
 
 
@@ -31,7 +32,10 @@ def fake_stripe(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 @pytest.fixture
-def telling_stripe(fake_stripe: FakeStripe, live_server: LiveServer) -> FakeStripe:
-    """`fake_stripe`, whose webhooks reach a server of ours over HTTP."""
+def telling_stripe(
+    fake_stripe: FakeStripe, live_server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> FakeStripe:
+    """`fake_stripe`, whose webhooks reach a server of ours over HTTP. What it hands to the worker is done at once."""
+    monkeypatch.setitem(celery.app.conf, "task_always_eager", True)
     fake_stripe.webhook_url = f"{live_server.url}/billing/webhooks/stripe/"
     return fake_stripe

@@ -8,7 +8,7 @@ from django.core import mail
 from time_machine import travel
 
 from accounts.models import Account
-from billing import budget_alerts
+from billing import budget_alerts, owed_mail
 from billing.models import Budget
 from billing.tasks.budget_alerts import mail_budget_alerts
 from tests import factories
@@ -31,7 +31,7 @@ def spend(budget: Budget, nanousd: int) -> None:
 
 
 def told(at: dt.datetime = AT) -> list[int]:
-    return [alert.percent for alert in budget_alerts.claim(at=at)]
+    return list(budget_alerts.notice(at=at).values())
 
 
 def test_each_percentage_is_told_once_in_a_period(budget: Budget) -> None:
@@ -128,7 +128,10 @@ def test_a_mail_that_is_refused_is_tried_again(budget: Budget, monkeypatch: pyte
         with monkeypatch.context() as broken:
             broken.setattr("django.core.mail.EmailMessage.send", refuse)
             mail_budget_alerts()
-        assert not mail.outbox
+        mail_budget_alerts()
+    assert not mail.outbox
+    with travel(AT + owed_mail.LEASE, tick=False):
+        mail_budget_alerts()
         mail_budget_alerts()
     assert len(mail.outbox) == 1
     assert "80" not in mail.outbox[0].subject
@@ -136,7 +139,21 @@ def test_a_mail_that_is_refused_is_tried_again(budget: Budget, monkeypatch: pyte
 
 def test_a_budget_that_was_removed_meanwhile_is_told_of_no_more(budget: Budget) -> None:
     spend(budget, 600)
-    (alert,) = budget_alerts.claim(at=AT)
+    assert told() == [50]
     budget.delete()
-    budget_alerts.mail(alert=alert, at=AT)
+    with travel(AT, tick=False):
+        mail_budget_alerts()
     assert not mail.outbox
+
+
+def test_a_worker_that_dies_before_the_mail_leaves_it_owed_until_its_period_is_over(budget: Budget) -> None:
+    spend(budget, 600)
+    assert told() == [50]
+    rows = Budget.objects.all()
+    assert owed_mail.claim(rows=rows, at=AT) == budget
+    assert owed_mail.claim(rows=rows, at=AT) is None
+    assert owed_mail.claim(rows=rows, at=AT + owed_mail.LEASE) == budget
+    with travel(AT.replace(month=4), tick=False):
+        mail_budget_alerts()
+    assert not mail.outbox
+    assert Budget.objects.get().mail_due_at is None

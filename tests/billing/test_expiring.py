@@ -10,7 +10,7 @@ from pytest_django import Settings
 from time_machine import travel
 
 from accounts.models import Account, AuditEvent, User
-from billing import expiring, promotions, tasks
+from billing import expiring, owed_mail, promotions, tasks
 from billing.models import LedgerTransaction, PromotionalCredit, Wallet
 from tests import factories
 from tests.billing.test_billing_pages import sign_in
@@ -125,22 +125,26 @@ def test_members_are_told_once_before_their_credit_expires(account: Account) -> 
 def test_nobody_is_told_of_credit_that_is_spent(account: Account) -> None:
     give(account, 5, days=3)
     charge(factories.make_key(account).key, 5)
-    assert expiring.claim_notices(at=AT) == []
+    assert expiring.notice(at=AT) == 0
 
 
 def test_the_operator_sets_how_long_before(account: Account, settings: Settings) -> None:
     give(account, 5, days=3)
     settings.PROMOTION_NOTICE_DAYS = 2
-    assert expiring.claim_notices(at=AT) == []
+    assert expiring.notice(at=AT) == 0
     settings.PROMOTION_NOTICE_DAYS = 3
-    (notice,) = expiring.claim_notices(at=AT)
+    assert expiring.notice(at=AT) == 1
+    notice = expiring.claim_notice(at=AT)
+    assert notice is not None
     assert [lot.left_nanousd for lot in notice.lots] == [5]
 
 
 @pytest.mark.django_db(transaction=True)
 def test_many_workers_tell_once() -> None:
     give(factories.make_account(), 5, days=3)
-    assert sum(len(found) for found in in_parallel(lambda _: expiring.claim_notices(at=AT), times=6)) == 1
+    assert sum(in_parallel(lambda _: expiring.notice(at=AT), times=6)) == 1
+    claimed = in_parallel(lambda _: expiring.claim_notice(at=AT), times=6)
+    assert sum(notice is not None for notice in claimed) == 1
 
 
 def test_a_notice_that_could_not_be_sent_is_tried_again(
@@ -156,7 +160,26 @@ def test_a_notice_that_could_not_be_sent_is_tried_again(
             broken.setattr("accounts.mailing.send", refuse)
             tasks.promotions.notice_expiring_promotions()
         tasks.promotions.notice_expiring_promotions()
+    assert mail.outbox == []
+    with travel(AT + owed_mail.LEASE, tick=False):
+        tasks.promotions.notice_expiring_promotions()
+        tasks.promotions.notice_expiring_promotions()
     assert len(mail.outbox) == 1
+
+
+def test_a_worker_that_dies_before_the_mail_leaves_it_owed_as_long_as_anything_is_left(
+    account: Account,
+) -> None:
+    give(account, 5, days=3)
+    expiring.notice(at=AT)
+    assert expiring.claim_notice(at=AT) is not None
+    assert expiring.claim_notice(at=AT) is None
+    assert expiring.claim_notice(at=AT + owed_mail.LEASE) is not None
+    charge(factories.make_key(account).key, 5)
+    with travel(AT + 2 * owed_mail.LEASE, tick=False):
+        tasks.promotions.notice_expiring_promotions()
+    assert mail.outbox == []
+    assert PromotionalCredit.objects.get().mail_due_at is None
 
 
 def test_the_task_takes_back_what_is_due(account: Account) -> None:
@@ -204,7 +227,7 @@ def test_an_operator_grants_credit_until_the_end_of_a_day(
     with travel(AT, tick=False):
         operator.post(
             f"/admin/billing/wallet/{account.pk}/grant/",
-            {"amount": "5", "reason": "welcome", "token": TOKEN, "last_day": last_day},
+            {"amount": "5", "reason": "welcome", "token": TOKEN, "last_day": last_day, "confirmed": "yes"},
         )
     lot = PromotionalCredit.objects.get()
     assert lot.granted_by == User.objects.get(is_staff=True)
@@ -226,7 +249,7 @@ def test_a_last_day_that_makes_no_sense_is_refused(account: Account, operator: C
     with travel(AT, tick=False):
         response = operator.post(
             f"/admin/billing/wallet/{account.pk}/grant/",
-            {"amount": "5", "reason": "welcome", "token": TOKEN, "last_day": last_day},
+            {"amount": "5", "reason": "welcome", "token": TOKEN, "last_day": last_day, "confirmed": "yes"},
         )
     assert "errorlist" in response.text
     assert not PromotionalCredit.objects.exists()

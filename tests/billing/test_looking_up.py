@@ -3,8 +3,6 @@
 import datetime as dt
 
 import pytest
-from django.core import mail
-from pytest_django import Settings
 
 from accounts.models import AuditEvent
 from billing import looking_up, topping_up
@@ -195,40 +193,6 @@ def test_sweeps_at_once_ask_once_and_credit_once(fake_stripe: FakeStripe) -> Non
     assert sum(asked) == 1
     assert Wallet.objects.get(account=topup.account).balance_nanousd == 20 * USD
     check_books(idle=True)
-
-
-@pytest.mark.django_db
-def test_operators_are_told_of_an_unmatched_payment_once(fake_stripe: FakeStripe, settings: Settings) -> None:
-    settings.OPERATOR_EMAILS = ["operator@example.com"]
-    topup = start()
-    fake_stripe.pay(check_out(topup).session)["currency"] = "eur"
-    looking_up.look_up_due(at=later(topup, 1))
-    for _ in range(2):
-        payments.mail_unmatched_payments()
-    (message,) = mail.outbox
-    assert message.subject == "1 payment without a top-up"
-    assert "2500 of the smallest unit of EUR" in message.body
-    assert "/admin/billing/unmatchedpayment/" in message.body
-
-
-@pytest.mark.django_db
-def test_a_mail_that_does_not_leave_is_sent_again(
-    fake_stripe: FakeStripe, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings.OPERATOR_EMAILS = ["operator@example.com"]
-    topup = start()
-    fake_stripe.pay(check_out(topup).session)["amount_total"] = 1
-    looking_up.look_up_due(at=later(topup, 1))
-    with monkeypatch.context() as broken:
-        broken.setattr("django.core.mail.EmailMessage.send", _refuse)
-        payments.mail_unmatched_payments()
-    assert UnmatchedPayment.objects.get().mailed_at is None
-    payments.mail_unmatched_payments()
-    assert len(mail.outbox) == 1
-
-
-def _refuse(*_: object, **__: object) -> int:
-    raise OSError
 
 
 @pytest.mark.django_db

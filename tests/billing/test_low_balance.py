@@ -14,7 +14,7 @@ from django.test import Client
 from time_machine import travel
 
 from accounts.models import Account, AuditEvent, Membership, Plan
-from billing import low_balance
+from billing import low_balance, owed_mail
 from billing.models import BalanceAlert, Wallet
 from billing.tasks.low_balance import mail_low_balances
 from tests import factories
@@ -35,7 +35,7 @@ def change_balance(account: Account, by_nanousd: int) -> None:
 
 
 def told() -> list[int]:
-    return [low.account_id for low in low_balance.claim(at=AT)]
+    return low_balance.notice(at=AT)
 
 
 def test_it_is_sent_once_until_the_balance_has_recovered(account: Account) -> None:
@@ -150,7 +150,25 @@ def test_a_mail_that_could_not_be_sent_is_tried_again(
             broken.setattr("accounts.mailing.send", refuse)
             mail_low_balances()
         mail_low_balances()
+    assert mail.outbox == []
+    with travel(AT + owed_mail.LEASE, tick=False):
+        mail_low_balances()
+        mail_low_balances()
     assert len(mail.outbox) == 1
+
+
+def test_a_worker_that_dies_before_the_mail_leaves_it_owed_unless_the_balance_recovers(
+    account: Account,
+) -> None:
+    change_balance(account, -6 * USD)
+    rows = BalanceAlert.objects.all()
+    assert told() == [account.pk]
+    assert owed_mail.claim(rows=rows, at=AT) is not None
+    assert owed_mail.claim(rows=rows, at=AT) is None
+    assert owed_mail.claim(rows=rows, at=AT + owed_mail.LEASE) is not None
+    change_balance(account, 6 * USD)
+    assert told() == []
+    assert owed_mail.claim(rows=rows, at=AT + 2 * owed_mail.LEASE) is None
 
 
 def test_the_page_sets_the_threshold(account: Account) -> None:

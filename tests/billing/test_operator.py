@@ -67,9 +67,12 @@ def test_credit_is_granted_with_a_reason(operator: Client) -> None:
     account = factories.make_account()
     address = reverse("admin:billing_wallet_grant", args=[account.pk])
     assert "$0.00 available" in operator.get(address).text
-    response = operator.post(
-        address, {"amount": "12.50", "reason": "an apology", "token": TOKEN}, follow=True
-    )
+    form = {"amount": "12.50", "reason": "an apology", "token": TOKEN}
+    asked = operator.post(address, form).text
+    owner = account.members.get().email
+    assert f"$12.50 is granted to account {account.pk}, {account.name} ({owner})." in asked
+    assert not LedgerTransaction.objects.exists()
+    response = operator.post(address, {**form, "confirmed": "yes"}, follow=True)
     assert "$12.50 granted" in response.text
     assert Wallet.objects.get(account=account).balance_nanousd == 12_500_000_000
     assert LedgerTransaction.objects.get().description == "an apology"
@@ -81,7 +84,7 @@ def test_credit_is_granted_with_a_reason(operator: Client) -> None:
 def test_a_grant_that_is_sent_twice_is_granted_once(operator: Client) -> None:
     account = factories.make_account()
     address = reverse("admin:billing_wallet_grant", args=[account.pk])
-    form = {"amount": "5", "reason": "an apology", "token": TOKEN}
+    form = {"amount": "5", "reason": "an apology", "token": TOKEN, "confirmed": "yes"}
     assert "granted to" in operator.post(address, form, follow=True).text
     assert "sent twice" in operator.post(address, form, follow=True).text
     assert Wallet.objects.get(account=account).balance_nanousd == 5 * USD
@@ -93,7 +96,8 @@ def test_a_grant_that_is_sent_twice_is_granted_once(operator: Client) -> None:
 def test_a_grant_that_makes_no_sense_is_refused(operator: Client, amount: str, reason: str) -> None:
     account = factories.make_account()
     address = reverse("admin:billing_wallet_grant", args=[account.pk])
-    response = operator.post(address, {"amount": amount, "reason": reason, "token": TOKEN})
+    form = {"amount": amount, "reason": reason, "token": TOKEN, "confirmed": "yes"}
+    response = operator.post(address, form)
     assert "errorlist" in response.text
     assert not LedgerTransaction.objects.exists()
 

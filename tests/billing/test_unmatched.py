@@ -13,6 +13,7 @@ from catalog.money import NANO_PER_CENT, whole_cents
 from tests import factories
 from tests.billing.fake_stripe import FakeStripe
 from tests.billing.paying import USD, start
+from tests.billing.test_billing_pages import make_topup
 from tests.concurrency import in_parallel
 from tests.invariants import check_books
 
@@ -120,14 +121,46 @@ def test_the_operator_credits_it_in_the_admin(client: Client, fake_stripe: FakeS
     address = f"/admin/billing/unmatchedpayment/{payment.pk}/resolve/"
     page = client.get(address).text
     assert f"It names top-up {topup.pk} of account {topup.account_id}" in page
+    account, owner = topup.account, topup.account.members.get().email
     assert "There is no account" in client.post(address, {"account": str(2**63), "note": "x"}).text
     assert "This field is required" in client.post(address, {"account": topup.account_id}).text
-    assert client.post(address, {"account": topup.account_id, "note": "paid $20"}).status_code == 302
+    form = {"account": topup.account_id, "note": "paid $20"}
+    asked = client.post(address, form).text
+    assert f"$16.00 of credit goes to account {account.pk}, {account.name} ({owner})." in asked
+    assert "A new top-up is made of it: $20.00, of which $4.00 is the fee." in asked
+    assert not Wallet.objects.exists()
+    assert client.post(address, {**form, "confirmed": "yes"}).status_code == 302
     assert Wallet.objects.get(account=topup.account_id).balance_nanousd == 16 * USD
-    page = client.post(address, {"account": topup.account_id, "note": "again"}, follow=True).text
+    page = client.post(address, {**form, "confirmed": "yes"}, follow=True).text
     assert "Somebody has resolved this payment already." in page
     assert "Resolved" in page
     check_books(idle=True)
+
+
+@pytest.mark.django_db
+def test_the_operator_reads_which_top_up_a_payment_pays_and_what_is_in_the_way(client: Client) -> None:
+    sign_in_operator(client)
+    topup = make_topup(factories.make_account(), is_paid=False)
+    payment = make(reference=topup.provider_reference)
+    UnmatchedPayment.objects.update(provider=topup.provider)
+    address = f"/admin/billing/unmatchedpayment/{payment.pk}/resolve/"
+    form = {"account": topup.account_id, "note": "x"}
+    assert f"It pays top-up {topup.pk}: $25.00, of which $5.00 is the fee." in client.post(address, form).text
+    # Meanwhile the payment has paid another one.
+    other = topping_up.start(
+        account=topup.account, actor=None, credit_nanousd=20 * USD, provider=topup.provider, at=AT
+    )
+    payment.refresh_from_db()
+    topping_up.finish(
+        provider=topup.provider,
+        reference=other.provider_reference,
+        paid_total_nanousd=25 * USD,
+        at=AT,
+        payment=payment.payment,
+    )
+    refused = client.post(address, {**form, "confirmed": "yes"})
+    assert refused.status_code == 422
+    assert f"has paid top-up {other.pk} already" in refused.text
 
 
 @pytest.mark.django_db
@@ -135,9 +168,10 @@ def test_the_operator_closes_it_with_a_note(client: Client) -> None:
     sign_in_operator(client)
     payment = make(currency="eur")
     address = f"/admin/billing/unmatchedpayment/{payment.pk}/resolve/"
-    refused = client.post(address, {"account": factories.make_account().pk, "note": "x"}).text
-    assert "Credit is sold in USD" in refused
-    client.post(address, {"note": "given back at Stripe"})
+    form = {"account": factories.make_account().pk, "note": "x", "confirmed": "yes"}
+    assert "Credit is sold in USD" in client.post(address, form).text
+    assert "No money is moved here" in client.post(address, {"note": "given back at Stripe"}).text
+    client.post(address, {"note": "given back at Stripe", "confirmed": "yes"})
     payment.refresh_from_db()
     assert (payment.note, payment.topup) == ("given back at Stripe", None)
     assert not Wallet.objects.exists()
@@ -147,7 +181,9 @@ def test_the_operator_closes_it_with_a_note(client: Client) -> None:
 def test_a_member_of_staff_without_the_permission_resolves_nothing(client: Client) -> None:
     client.force_login(factories.make_user(is_staff=True))
     payment = make()
-    assert client.post(f"/admin/billing/unmatchedpayment/{payment.pk}/resolve/").status_code == 403
+    form = {"account": factories.make_account().pk, "note": "x", "confirmed": "yes"}
+    assert client.post(f"/admin/billing/unmatchedpayment/{payment.pk}/resolve/", form).status_code == 403
+    assert not Wallet.objects.exists()
     client.force_login(factories.make_user())
     assert client.get("/admin/billing/unmatchedpayment/").status_code == 302
     assert client.get("/admin/billing/webhookevent/").status_code == 302

@@ -60,6 +60,20 @@ def test_an_event_that_fits_nothing_waits_for_a_person(topup: TopUp) -> None:
     assert found() == []
 
 
+@pytest.mark.parametrize(("hours", "is_found"), [(23, False), (25, True)])
+def test_an_event_that_waits_for_longer_than_a_day_is_found(topup: TopUp, hours: int, is_found: bool) -> None:
+    tell(topup, event="evt_2")
+    plant("UPDATE billing_webhookevent SET outcome = 'waiting', processed_at = NULL WHERE event = 'evt_2'")
+    WebhookEvent.objects.update(received_at=AT - dt.timedelta(hours=hours))
+    assert (
+        found()
+        == [
+            "stripe event evt_2, payment: it has waited to be processed for more than a day, and the books lack it"
+        ]
+        * is_found
+    )
+
+
 def test_an_event_of_another_amount_is_found() -> None:
     plant("UPDATE billing_webhookevent SET news = jsonb_set(news, '{amount_cents}', '2499')")
     assert found() == [

@@ -64,6 +64,17 @@ def test_the_operator_hears_of_each_line_once(journal: Journal, mailoutbox: list
     assert str(first.id) not in mailoutbox[1].body
 
 
+def test_what_was_set_apart_while_there_was_nobody_to_tell_is_told_when_there_is(
+    journal: Journal, mailoutbox: list[EmailMessage], settings: Settings
+) -> None:
+    settings.OPERATOR_EMAILS = []
+    journal.set_apart(used(5))
+    tasks.mail_set_apart()
+    settings.OPERATOR_EMAILS = ["operator@example.com"]
+    tasks.mail_set_apart()
+    assert len(mailoutbox) == 1
+
+
 def test_a_mail_that_the_server_refuses_is_sent_again(
     journal: Journal, mailoutbox: list[EmailMessage], monkeypatch: pytest.MonkeyPatch
 ) -> None:

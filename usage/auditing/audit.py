@@ -106,7 +106,7 @@ _COUNTS = {
 
 
 def audit_ledger(*, at: dt.datetime) -> AuditReport:
-    """Compare everything that must agree; `at` is written on the report. Reads only, and locks nothing."""
+    """Compare everything that must agree; `at` says what waits for too long. Reads only, and locks nothing."""
     counts = [f"SELECT -1, '{name}', count(*), 0, false FROM {table}" for name, table in _COUNTS.items()]  # noqa: S608
     checks = [
         f"SELECT {number}, subject, found, expected, is_money FROM ({check.sql})"  # noqa: S608
@@ -114,7 +114,8 @@ def audit_ledger(*, at: dt.datetime) -> AuditReport:
         for number, check in enumerate(_CHECKS)
     ]
     rows = " UNION ALL ".join(counts + checks)
-    statement = f"WITH by_account AS ({_BY_ACCOUNT}), charged AS ({_CHARGED}) {rows}"
+    audited = f"SELECT '{at.isoformat()}'::timestamptz AS at"
+    statement = f"WITH audited AS ({audited}), by_account AS ({_BY_ACCOUNT}), charged AS ({_CHARGED}) {rows}"
     report = AuditReport(at=at, checked={})
     with connection.cursor() as cursor:
         cursor.execute(statement)

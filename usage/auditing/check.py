@@ -7,7 +7,8 @@ from dataclasses import dataclass
 class Check:
     """`sql` gives a row per disagreement: subject, found, expected, and whether those are money in nano-USD.
 
-    It may read `by_account` and `charged` of `usage.auditing.audit`. The sentence may leave the figures out.
+    It may read `by_account`, `charged` and `audited.at` of `usage.auditing.audit`. The sentence may leave the figures
+    out.
     """
 
     sentence: str

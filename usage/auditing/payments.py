@@ -96,4 +96,12 @@ CHECKS = (
             OR (u.total_nanousd, m.currency) <> (m.amount_cents * 10000000, 'usd') AND NOT EXISTS ({_REPORTED})
         """,  # noqa: S608 - constants of this module
     ),
+    Check(
+        "{subject}: it has waited to be processed for more than a day, and the books lack it",
+        """
+        SELECT format('%s event %s, %s', e.provider, e.event, e.type), 1, 0, false
+        FROM billing_webhookevent e CROSS JOIN audited
+        WHERE e.processed_at IS NULL AND e.received_at < audited.at - interval '1 day' ORDER BY e.id
+        """,
+    ),
 )

@@ -164,6 +164,14 @@ class Accounts:
         self.tell("refund.created", refund)
         return refund
 
+    def list_refunds(self, asked: Json) -> Json:
+        """GET /v1/refunds of a payment, newest first."""
+        intent = self.known(asked["payment_intent"], "payment_intent")
+        found = [
+            refund for refund in self.of_kind("refund")[::-1] if refund["payment_intent"] == intent["id"]
+        ]
+        return {"object": "list", "data": found, "has_more": False, "url": "/v1/refunds"}
+
     # --- What happens elsewhere ----------------------------------------------------------------------------
 
     def pay(self, session_id: str, number: str = GOOD) -> Json:

@@ -135,6 +135,7 @@ class FakeStripe(Accounts):
             ("POST", "payment_intents"): self.create_intent,
             ("POST", "refunds"): self.create_refund,
             ("GET", "payment_intents"): self.list_intents,
+            ("GET", "refunds"): self.list_refunds,
             ("GET", "events"): self.list_events,
         }.get((method, of_kind))
         if act is not None:

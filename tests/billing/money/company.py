@@ -120,6 +120,9 @@ class Company:
 
         return self._answer(self.refunds, reference, give_back)
 
+    def find_refund(self, *, topup: TopUp, reference: str, refund: str) -> RefundChanged | None:
+        return self.refunds.get(reference)
+
     def _answer(self, done: dict[str, T], reference: str, act: Callable[[], T]) -> T:
         mood, self.mood = self.mood, Mood.WELL
         if mood is Mood.REFUSES and reference not in done:

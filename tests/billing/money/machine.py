@@ -6,13 +6,24 @@ import datetime as dt
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from billing import adjusting, collecting, crediting, expiring, ledger, moving, refunding
-from billing.models import Refund, TopUp
-from billing.providers.provider import CURRENCY, DisputeChanged, RefundChanged
+from billing import (
+    adjusting,
+    collecting,
+    crediting,
+    expiring,
+    ledger,
+    moving,
+    pending_refunds,
+    refunding,
+    unmatched,
+    webhooks,
+)
+from billing.models import Refund, TopUp, UnmatchedPayment, WebhookEvent
+from billing.providers.provider import CURRENCY, DisputeChanged, News, PaymentArrived, RefundChanged
 from tests.billing.money.acting import ANY, KILL
 from tests.billing.money.buying import MOODS, Buying
 from tests.billing.money.company import Killed, Mood
-from tests.billing.money.model import CENT, USD, Back, Lot
+from tests.billing.money.model import CENT, USD, Back, Lot, Payment, bought_with
 
 STATUSES = st.sampled_from(["pending", "succeeded", "failed"])
 VERDICTS = st.sampled_from(["open", "open", "won", "lost"])
@@ -140,6 +151,93 @@ class MoneyMachine(Buying):
             self._ask(refund, mood)
         assert not unanswered
 
+    @precondition(lambda self: bool(self._pending()))
+    @rule()
+    def look_up_refunds(self) -> None:
+        """What the company has named, or nobody asks for any more: it says what it knows, if its webhook is lost."""
+        self.at += pending_refunds.LOOK_EVERY_LATER
+        due = {
+            reference
+            for reference, (_, back) in self._pending().items()
+            if back.is_named or (back.asked_at is not None and back.asked_at <= self.at - refunding.ASK_FOR)
+        }
+        while refund := pending_refunds.claim(at=self.at):
+            due.remove(refund.reference)
+            pending_refunds.look_up(refund=refund, at=self.at)
+            self._looked_up(refund.reference)
+        assert not due
+
+    @precondition(lambda self: bool(self._pending()))
+    @rule(which=ANY)
+    def ask_again(self, which: int) -> None:
+        """By an operator: what the company knows nothing of is asked for, however old it is."""
+        reference = list(self._pending())[which % len(self._pending())]
+        refund = Refund.objects.select_related("topup").get(reference=reference)
+        pending_refunds.ask_again(refund=refund, actor=self.actor, at=self.at)
+        self._looked_up(reference)
+
+    @precondition(lambda self: bool(self._pending()))
+    @rule(which=ANY, waits=st.booleans())
+    def give_up(self, which: int, waits: bool) -> None:
+        """By an operator: only what is not asked for any more, and what the company knows nothing of."""
+        if waits:
+            self.at += refunding.ASK_FOR
+        reference = list(self._pending())[which % len(self._pending())]
+        _, back = self._pending()[reference]
+        refund = Refund.objects.select_related("topup").get(reference=reference)
+        assert refund.asked_at is not None
+        is_being_asked = not waits and (
+            refund.created_at > self.at - refunding.ASK_FOR
+            or refund.asked_at > self.at - pending_refunds._ASKING_LASTS
+        )
+        try:
+            pending_refunds.give_up(refund=refund, actor=self.actor, at=self.at)
+        except pending_refunds.NotGivenUp:
+            assert is_being_asked or reference in self.company.refunds
+            if not is_being_asked:
+                self._looked_up(reference)
+        else:
+            assert not is_being_asked
+            assert reference not in self.company.refunds
+            back.status, back.is_named = "failed", False
+            self.purse.paid += back.credit
+
+    @rule(
+        cents=st.integers(100, 5_000),
+        percent=st.sampled_from([100, 100, 30]),
+        told=st.sampled_from(["refund", *["open", "lost", "won"], ""]),
+        days=st.sampled_from([0, 1, 5]),
+    )
+    def credit_unmatched(self, cents: int, percent: int, told: str, days: int) -> None:
+        """By an operator, days after it came; what went back of it meanwhile was told before, and is not forgotten."""
+        reference = self.name("unmatched")
+        payment = f"pay-{reference}"
+        self.tell(PaymentArrived("", payment, cents, CURRENCY), outcome=WebhookEvent.Outcome.UNMATCHED)
+        back_cents, told_at = max(1, cents * percent // 100), self.at
+        news: News = RefundChanged(f"re-{reference}", "", payment, back_cents, CURRENCY, "succeeded")
+        if told != "refund":
+            news = DisputeChanged("dp-early", payment, back_cents, CURRENCY, "fraudulent", told)
+        if told:
+            self.tell(news, outcome=WebhookEvent.Outcome.WAITING)
+        self.at += dt.timedelta(days=days)
+        webhooks.process_due(at=self.at)
+        topup = unmatched.credit(
+            unmatched=UnmatchedPayment.objects.get(payment=payment),
+            account=self.account,
+            actor=self.actor,
+            text="for a test",
+            at=self.at,
+        )
+        webhooks.process_told_early(provider=self.company.slug, payment=payment, at=self.at)
+        paid = Payment(topup.pk, reference, *bought_with(cents))
+        self.payments.append(paid)
+        self.purse.collect()
+        self.purse.paid += paid.credit
+        if told == "refund":
+            self._goes_back(paid, reference, back_cents)
+        elif told:
+            paid.dispute_changes("dp-early", told, back_cents * CENT, told_at, self.purse)
+
     @precondition(lambda self: any(paid.refunds for paid in self.payments))
     @rule(which=ANY, other=ANY, status=STATUSES, repeats=st.integers(1, 2), kill=KILL)
     def hear_of_refund(self, which: int, other: int, status: str, repeats: int, kill: int | None) -> None:
@@ -161,6 +259,7 @@ class MoneyMachine(Buying):
             CURRENCY,
             status,
         )
+        self.company.refunds[reference] = news
         self.tell(news, repeats=repeats, kill=kill)
         paid.refund_changes(reference, status, self.purse)
 
@@ -172,6 +271,10 @@ class MoneyMachine(Buying):
         cents = max(1, (paid.credit + paid.fee) // CENT * percent // 100)
         news = RefundChanged(f"re-{reference}", "", paid.payment, cents, CURRENCY, "succeeded")
         self.tell(news, repeats=repeats, kill=kill)
+        self._goes_back(paid, reference, cents)
+
+    def _goes_back(self, paid: Payment, reference: str, cents: int) -> None:
+        """A refund that nobody asked us for."""
         back = Back(0, 0, 0, "succeeded", is_named=True)
         paid.take(back, cents * CENT, self.purse)
         paid.refunds[reference] = back
@@ -203,13 +306,16 @@ class MoneyMachine(Buying):
     @rule(status=st.sampled_from(["won", "won", "lost"]), kill=KILL)
     def decide(self, status: str, kill: int | None) -> None:
         """The bank decides a dispute that is open; by chance alone, few of them would be opened and then won."""
-        which, paid = next(
-            (which, paid)
-            for which, paid in enumerate(self.payments)
-            if any(back.status == "open" for back in paid.disputes.values())
+        paid, name, back = next(
+            (paid, name, back)
+            for paid in self.payments
+            for name, back in paid.disputes.items()
+            if back.status == "open"
         )
-        dispute = next(name for name, back in paid.disputes.items() if back.status == "open")
-        self.hear_of_dispute(which=which, dispute=dispute, status=status, hours_ago=0, repeats=1, kill=kill)
+        cents = back.total // CENT
+        news = DisputeChanged(name, paid.payment, cents, CURRENCY, "fraudulent", status)
+        self.tell(news, kill=kill, occurred_at=self.at)
+        paid.dispute_changes(name, status, cents * CENT, self.at, self.purse)
 
     @precondition(lambda self: bool(self.purse.to_take))
     @rule(kill=KILL)
@@ -217,6 +323,20 @@ class MoneyMachine(Buying):
         """Disputes and refunds that came while requests held credit take what these have left."""
         self.surely(lambda: collecting.collect_due(at=self.at), kill)
         self.purse.collect()
+
+    def _pending(self) -> dict[str, tuple[Payment, Back]]:
+        """The refunds that are on their way, by reference."""
+        return {
+            reference: (paid, back)
+            for paid in self.payments
+            for reference, back in paid.refunds.items()
+            if back.status == "pending"
+        }
+
+    def _looked_up(self, reference: str) -> None:
+        """The company has said what it knows of a refund; nothing may be."""
+        if told := self.company.refunds.get(reference):
+            self._pending()[reference][0].refund_changes(reference, told.status, self.purse)
 
     def _ask(self, refund: Refund, mood: Mood) -> None:
         is_done = refund.reference in self.company.refunds
@@ -226,7 +346,8 @@ class MoneyMachine(Buying):
         self.company.mood = Mood.WELL
         paid = next(paid for paid in self.payments if refund.reference in paid.refunds)
         if mood is Mood.WELL or (mood is Mood.REFUSES and is_done):
-            paid.refund_changes(refund.reference, "succeeded", self.purse)
+            status = self.company.refunds[refund.reference].status
+            paid.refund_changes(refund.reference, status, self.purse)
         elif mood is Mood.REFUSES:
             back = paid.refunds[refund.reference]
             back.status = "failed"

@@ -15,6 +15,12 @@ def to_cents(numerator: int, denominator: int) -> int:
     return (2 * numerator + denominator * CENT) // (2 * denominator * CENT) * CENT
 
 
+def bought_with(cents: int) -> tuple[int, int]:
+    """What a payment that fits nothing buys at a fee of 25 %: as much credit as it can, and the rest is the fee."""
+    credit = next(c for c in range(cents, 0, -1) if c * CENT + to_cents(c * CENT, 4) <= cents * CENT)
+    return credit * CENT, (cents - credit) * CENT
+
+
 @dataclass
 class Lot:
     """A grant, and what is left of it."""
