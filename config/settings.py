@@ -92,6 +92,12 @@ TEMPLATES = [
 DATABASES = {"default": env.db("DATABASE_URL")}
 DATABASES["default"]["OPTIONS"] = {
     "connect_timeout": 2,
+    # A network that swallows everything is noticed within about ten seconds, not after TCP's quarter of an hour.
+    # (Sockets of this machine ignore it.)
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
     # A pool lets threads of the ASGI server share few connections. (django-environ cannot read a dict.)
     "pool": {"min_size": 0, "max_size": env.int("DATABASE_POOL_SIZE", default=8), "timeout": 2},
     **DATABASES["default"].get("OPTIONS", {}),
