@@ -6,6 +6,8 @@ from django.db import Error, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 
+from gateway import condition
+
 
 @never_cache
 def live(request: HttpRequest) -> HttpResponse:
@@ -15,10 +17,13 @@ def live(request: HttpRequest) -> HttpResponse:
 
 @never_cache
 def ready(request: HttpRequest) -> HttpResponse:
-    """The process can serve: PostgreSQL is reachable. Redis is reported, but requests are served without it."""
-    database, counters = _postgresql(), _redis()
-    status = 200 if database == "ok" else 503
-    return JsonResponse({"postgresql": database, "redis": counters}, status=status)
+    """The process can serve: PostgreSQL is reachable, and nothing is owed to it that no disk takes.
+
+    Redis is reported, but requests are served without it.
+    """
+    database, counters, journal = _postgresql(), _redis(), condition.journal
+    status = 200 if database == "ok" and journal == condition.OK else 503
+    return JsonResponse({"postgresql": database, "redis": counters, "journal": journal}, status=status)
 
 
 def _postgresql() -> str:

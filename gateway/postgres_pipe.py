@@ -2,7 +2,7 @@
 
 psycopg makes the connection and speaks libpq for us; what is left out is what it does for each statement beside that
 (cursors, adaptation of types, two more round trips for a transaction in a pipeline), which costs more than the rest of
-an admission. Statements are prepared once and get their parameters as text.
+an admission. Statements that are called often are prepared once; all get their parameters as text.
 
 Calls up to a `commit` are one transaction: PostgreSQL commits a pipeline at its Sync message, so nothing is sent for
 BEGIN and COMMIT. Answers come before that with a Flush message. A `commit` may be sent while others are on their way.
@@ -18,6 +18,14 @@ from psycopg import pq
 
 from usage.batches import Call
 
+# Which connection this is, to PostgreSQL too: a process id alone may pass to another.
+_WHO_AM_I = """
+    SELECT pid::text || ' since ' || backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()
+"""
+_END = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE pid::text || ' since ' || backend_start::text = $1
+"""
 _GOOD = frozenset({pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK, pq.ExecStatus.PIPELINE_SYNC})
 
 
@@ -32,6 +40,7 @@ class CallRefused(Exception):
         super().__init__(message)
         # Lock and statement time limits, deadlock, serialization, shutdown, no more resources.
         self.is_transient = sqlstate[:2] in {"40", "53", "55", "57"}
+        self.is_lock = sqlstate == "55P03"
 
 
 Answers = list[pq.abc.PGresult]
@@ -54,6 +63,7 @@ class PostgresPipe:
     def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
         self._connection = connection  # kept: it owns the libpq connection
         self._libpq = connection.pgconn
+        self.session = ""
         self._loop = asyncio.get_running_loop()
         self._names: dict[str, bytes] = {}
         # In the order of their answers.
@@ -65,13 +75,14 @@ class PostgresPipe:
 
     @classmethod
     async def connect(cls, *statements: str, **parameters: Any) -> "PostgresPipe":
-        """Connect, and prepare the statements that will be called. Raises PostgresAway, CallRefused."""
+        """Connect, and prepare the statements that will be called often. Raises PostgresAway, CallRefused."""
         try:
             pipe = cls(await psycopg.AsyncConnection.connect(autocommit=True, **parameters))
         except psycopg.Error as error:
             raise PostgresAway(first_line(error)) from None
         try:
             await pipe._prepare(statements)
+            pipe.session = (await pipe.commit(Call(_WHO_AM_I, [])))[0].decode()
         except BaseException:
             pipe.close()
             raise
@@ -99,6 +110,10 @@ class PostgresPipe:
         """
         return self._send([call], is_last=True)
 
+    async def end(self, session: str) -> bool:
+        """Have PostgreSQL end another of our connections; whether it has gone. Raises PostgresAway, CallRefused."""
+        return not await self.commit(Call(_END, [session.encode()]))
+
     def close(self) -> None:
         """Drop the connection; a transaction that was open is rolled back."""
         self._lose("the connection was closed")
@@ -112,14 +127,19 @@ class PostgresPipe:
         judged(await self._flush(len(self._names) + 1))
 
     def _send(self, calls: Sequence[Call], *, is_last: bool) -> asyncio.Future[Answers]:
+        unprepared = 0
         try:
             for call in calls:
-                self._libpq.send_query_prepared(self._names[call.statement], call.parameters)
+                name = self._names.get(call.statement, b"")
+                if not name:
+                    self._libpq.send_prepare(name, call.statement.encode())
+                    unprepared += 1
+                self._libpq.send_query_prepared(name, call.parameters)
             if is_last:
                 self._libpq.pipeline_sync()
             else:
                 self._libpq.send_flush_request()
-            return self._flush(len(calls) + is_last)
+            return self._flush(unprepared + len(calls) + is_last)
         except psycopg.OperationalError as error:
             raise PostgresAway(first_line(error)) from None
 

@@ -4,10 +4,15 @@ One connection, driven by the event loop. Whatever requests are waiting form one
 share one transaction and one commit, so a single request pays one commit and a thousand share theirs. What is decided,
 and that it is decided once, is `usage.books`; here is how requests get there, and what happens when PostgreSQL is away:
 admissions are refused within two seconds, settlements go to the journal and are replayed.
+
+Nobody waits for what is another's: neither for a wallet that somebody keeps locked nor for a long journal. If this ends
+otherwise than by being told to, the process ends too: whoever starts it again finds everything in the journal.
 """
 
 import asyncio
 import logging
+import os
+import signal
 import uuid
 from collections import deque
 from collections.abc import Callable
@@ -17,15 +22,19 @@ from typing import Any
 import orjson
 from django.conf import settings
 
+from gateway.arrears import Arrears
+from gateway.asking import Asking
 from gateway.failures import temporarily_unavailable
+from gateway.items import Admit, Item, Settle, decide, is_admitted, question_of, unserved
 from gateway.journal import Journal
-from gateway.postgres_pipe import Answers, CallRefused, PostgresAway, PostgresPipe, first_line, judged
+from gateway.outcomes import Outcomes
+from gateway.postgres_pipe import Answers, CallRefused, PostgresAway, PostgresPipe, judged
+from gateway.standing_connection import StandingConnection
 from usage import batches
-from usage.admission import Admission, Admitted, Decision
+from usage.admission import Admission, Decision
 from usage.batches import TRY, WRITE, Call, as_json
 from usage.books import Books
 from usage.foreseeing import Foresight
-from usage.models import UsageRecord
 from usage.opening import Question
 from usage.recording import FinishedRequest
 
@@ -35,11 +44,6 @@ _BATCH = 256
 # Batches that may be on their way at once: while PostgreSQL works on one, the next is decided and sent.
 _AHEAD = 2
 _HEARTBEAT_S = 5.0
-_RECONNECT_S = 0.25
-_CONNECT_TIMEOUT_S = 2.0
-_BATCH_TIMEOUT_S = (
-    6.0  # PostgreSQL's own limits are tighter; this is for one that has stopped answering at all
-)
 _LOOK_S = 0.1
 # Counted from the asking, while PostgreSQL answers nothing. As long as it does, a crowd may take longer.
 _ADMIT_TIMEOUT_S = 1.8
@@ -54,31 +58,10 @@ _STATEMENTS = (batches.OPEN, WRITE, TRY, _BEAT)
 
 
 @dataclass(slots=True, eq=False)
-class _Admit:
-    request: Admission
-    future: asyncio.Future[Decision]
-    asked_at: float
-
-    @property
-    def finished(self) -> FinishedRequest:
-        return self.request.finished
-
-
-@dataclass(slots=True, eq=False)
-class _Settle:
-    finished: FinishedRequest
-    future: asyncio.Future[None] | None  # None: nobody waits
-    asked_at: float
-
-
-_Item = _Admit | _Settle
-
-
-@dataclass(slots=True, eq=False)
 class _Flight:
     """A batch on its way that was decided on what its books should be: they are compared before it is written."""
 
-    batch: list[_Item]
+    batch: list[Item]
     question: Question
     decisions: list[Decision | None]
     answers: asyncio.Future[Answers]
@@ -91,111 +74,173 @@ class Teller:
         self.process_id = process_id
         # What each beat says of the upstreams, as JSON.
         self.health: Callable[[], object] = dict
-        self._journal = journal
+        self._arrears = Arrears(journal)
+        self._connection = StandingConnection(
+            lambda: PostgresPipe.connect(*_STATEMENTS, **connection_parameters()),
+            on_connect=self._beat_at_once,
+        )
+        self._outcomes = Outcomes(self._arrears, give_back=self._give_back)
+        self._asking = Asking(self._connection, self._arrears, self._outcomes)
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[_Item] = deque()
+        self._queue: deque[Item] = deque()
         # Everyone who waits for an answer, in the order of asking; looked through for those who have waited too long.
-        self._patience: deque[_Item] = deque()
+        self._patience: deque[Item] = deque()
         self._arrival = asyncio.Event()
         self._is_stopping = False
-        self._pipe: PostgresPipe | None = None
-        self._foresight = Foresight()
+        self._is_over = False
         self._flights: deque[_Flight] = deque()
         # Batches that have to be asked first, for which nothing else may be on its way.
-        self._to_ask: deque[list[_Item]] = deque()
-        self._connect_after = 0.0
+        self._to_ask: deque[list[Item]] = deque()
+        # Those that waited in vain for a wallet that somebody keeps locked.
+        self._to_part: deque[list[Item]] = deque()
         self._busy_since: float | None = None
         self._beat_at = 0.0
         self._running: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._running = self._loop.create_task(self._run())
+        self._running = self._loop.create_task(self._live())
         self._loop.call_later(_LOOK_S, self._look)
 
     async def stop(self) -> None:
         """Finish what is queued, then end."""
         self._is_stopping = True
+        self._arrears.try_now()
         self._arrival.set()
         if self._running is not None:
             await self._running
+        self._is_over = True
+        self._connection.close()
+        await self._arrears.close()
 
     async def admit(self, request: Admission) -> Decision:
         """Decide whether the request may go ahead. Raises Refusal (503) if PostgreSQL cannot say so in time."""
-        item = _Admit(request, self._loop.create_future(), self._loop.time())
+        item = Admit(request, self._loop.create_future(), self._loop.time())
         self._enqueue(item)
         self._patience.append(item)
-        return await item.future
+        try:
+            return await item.future
+        except asyncio.CancelledError:
+            # Told to stop after the decision was made, and before it was heard. (What is replaced has its walk.)
+            if not request.replaces and is_admitted(item.future):
+                self._give_back(request)
+            raise
 
     async def settle(self, finished: FinishedRequest) -> None:
-        """Settle an admitted request. When this returns, it is committed, or in the journal.
+        """Settle an admitted request. When this returns, it is committed, or kept: see `gateway.arrears`.
 
         Only what is committed has its charge filled in.
         """
-        item = _Settle(finished, self._loop.create_future(), self._loop.time())
+        item = Settle(finished, self._loop.create_future(), self._loop.time())
         self._enqueue(item)
         self._patience.append(item)
         try:
             await item.future  # type: ignore[misc]
         except TimeoutError:
-            await asyncio.to_thread(self._journal.append, finished)
+            await self._arrears.keep([finished])
 
     def note(self, finished: FinishedRequest) -> None:
         """Record a refused request, some time soon."""
-        self._enqueue(_Settle(finished, None, self._loop.time()))
+        self._enqueue(Settle(finished, None, self._loop.time(), is_note=True))
 
-    def _enqueue(self, item: _Item) -> None:
+    def _give_back(self, request: Admission) -> None:
+        """Release what nobody has heard of that it is held."""
+        self._enqueue(Settle(unserved(request), None, self._loop.time()))
+
+    def _enqueue(self, item: Item) -> None:
         self._queue.append(item)
         self._arrival.set()
 
     # --- One batch after the other ---------------------------------------------------------------------------
 
+    async def _live(self) -> None:
+        try:
+            await self._run()
+        except Exception:
+            # Nobody knows what became of its batch. What waits is refused or kept by `_look`, what is held is swept.
+            logger.critical("the teller has ended; this process stops, to be started again", exc_info=True)
+            self._flights.clear()
+            self._busy_since = 0.0
+            os.kill(os.getpid(), signal.SIGTERM)
+
     async def _run(self) -> None:
-        await asyncio.to_thread(self._journal.adopt)
+        self._busy_since = self._loop.time()
+        await self._arrears.adopt()
         while True:
             self._arrival.clear()
             while self._flights and self._flights[0].answers.done():
                 await self._land(self._flights.popleft())
+            has_replayed = False
             if not self._flights:
-                await self._keep_up()
-                while self._to_ask:
-                    self._busy_since = self._loop.time()
-                    await self._process(self._to_ask.popleft())
-                self._busy_since = None
+                has_replayed = await self._do_apart()
             if self._queue and self._may_send():
                 # Whoever is about to ask in this turn of the loop shares the batch.
                 await asyncio.sleep(0)
-                self._send([self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))])
-            elif self._is_stopping and not (self._queue or self._flights or self._to_ask):
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))]
+                if self._asking.locked.accounts:
+                    batch = await self._asking.refuse_locked(batch)
+                if batch:
+                    self._send(batch)
+            elif has_replayed:
+                continue
+            elif self._is_stopping and not (self._queue or self._flights or self._to_ask or self._to_part):
                 break
             elif not self._arrival.is_set():
                 await self._arrival.wait()
-        if self._pipe is not None:
-            self._pipe.close()
-        self._journal.close()
+
+    async def _do_apart(self) -> bool:
+        """What has to be done while nothing is on its way; whether there may be more of it."""
+        self._busy_since = self._loop.time()
+        await self._keep_up()
+        while self._to_part:
+            self._busy_since = self._loop.time()
+            await self._asking.part(self._to_part.popleft())
+        while self._to_ask:
+            self._busy_since = self._loop.time()
+            await self._asking.process(self._to_ask.popleft())
+        has_replayed = self._arrears.is_due and await self._replay()
+        self._busy_since = None
+        return has_replayed
 
     def _may_send(self) -> bool:
         """Whether the next batch need not wait for those on their way."""
-        is_due = self._loop.time() >= self._beat_at or not self._journal.is_empty
-        return not self._flights or (len(self._flights) < _AHEAD and not self._to_ask and not is_due)
+        if not self._flights:
+            return True
+        return len(self._flights) < _AHEAD and not (self._to_ask or self._to_part or self._is_due())
 
-    def _send(self, batch: list[_Item]) -> None:
+    def _is_due(self) -> bool:
+        """Whether there is something to do beside the queue."""
+        is_beat = self._loop.time() >= self._beat_at
+        return is_beat or self._arrears.is_due or self._asking.locked.is_due or bool(self._connection.severed)
+
+    def _send(self, batch: list[Item]) -> None:
         """Decide a batch on what its books should be, and have it written if they are so; else it is to be asked."""
-        question = _question(batch)
-        foreseen = self._foresight.of(question) if self._pipe is not None else None
-        if self._pipe is None or foreseen is None:
+        question, pipe = question_of(batch), self._connection.pipe
+        foreseen = self._connection.foresight.of(question) if pipe is not None else None
+        if pipe is None or foreseen is None:
             self._to_ask.append(batch)
             self._arrival.set()
             return
-        opened = Books.foreseen(foreseen)
-        decisions = _decide(opened, batch)
-        call = Call(TRY, [*question.parameters(), as_json(foreseen), *opened.changes()])
-        answers = self._pipe.send(call)
+        try:
+            opened = Books.foreseen(foreseen)
+            decisions = decide(opened, batch)
+            call = Call(TRY, [*question.parameters(), as_json(foreseen), *opened.changes()])
+        except Exception:
+            # One of them cannot be decided: which one shows when they are asked.
+            logger.exception("a batch of %d could not be decided", len(batch))
+            self._to_ask.append(batch)
+            self._arrival.set()
+            return
+        try:
+            answers = pipe.send(call)
+        except PostgresAway as error:
+            answers = self._loop.create_future()
+            answers.set_exception(error)
         answers.add_done_callback(self._wake)
         if not self._flights:
             self._busy_since = self._loop.time()
         self._flights.append(_Flight(batch, question, decisions, answers))
         # The next batch is decided on what this one leaves. If it leaves something else, neither finds what it expects.
-        self._foresight.learn(question, opened.left())
+        self._connection.foresight.learn(question, opened.left())
 
     def _wake(self, _answers: asyncio.Future[Answers]) -> None:
         self._arrival.set()
@@ -205,25 +250,29 @@ class Teller:
         try:
             (answer,) = judged(flight.answers.result())
         except PostgresAway as error:
-            self._lose_connection(error)
-            await self._fail(flight.batch, is_in_doubt=True)
+            self._connection.lose(error)
+            await self._outcomes.fail(flight.batch, is_in_doubt=True)
         except CallRefused as error:
-            self._foresight = Foresight()
-            if error.is_transient:
-                await self._give_up(flight.batch, error)
+            self._connection.foresight = Foresight()
+            if error.is_lock:
+                self._to_part.append(flight.batch)
+            elif error.is_transient:
+                await self._asking.give_up(flight.batch, error)
             else:
                 # One request must not take the others of its batch down with it.
+                for item in flight.batch:
+                    item.finished.fit()
                 self._to_ask += [[item] for item in flight.batch]
         else:
             if answer:
-                self._foresight.was_wrong(flight.question.accounts)
+                self._connection.foresight.was_wrong(flight.question.accounts)
                 self._to_ask.append(flight.batch)
             else:
-                self._deliver(flight.batch, flight.decisions)
+                self._outcomes.deliver(flight.batch, flight.decisions)
 
     def _look(self) -> None:
         """Ten times a second: let go of who has waited too long, and see whether something is due."""
-        if self._running is None or self._running.done():
+        if self._is_over:
             return
         self._loop.call_later(_LOOK_S, self._look)
         now = self._loop.time()
@@ -231,12 +280,12 @@ class Teller:
         admit_s, settle_s = (
             (_ADMIT_TIMEOUT_S, _SETTLE_TIMEOUT_S) if is_stalled else (_CROWD_TIMEOUT_S, _CROWD_TIMEOUT_S)
         )
-        kept: list[_Item] = []
+        kept: list[Item] = []
         while self._patience and now - self._patience[0].asked_at >= admit_s:
             item = self._patience.popleft()
             if item.future is None or item.future.done():
                 continue
-            if isinstance(item, _Admit):
+            if isinstance(item, Admit):
                 item.future.set_exception(temporarily_unavailable("The database"))
             elif now - item.asked_at >= settle_s:
                 item.future.set_exception(TimeoutError())
@@ -245,163 +294,52 @@ class Teller:
         self._patience.extendleft(reversed(kept))
         while self._patience and (future := self._patience[0].future) is not None and future.done():
             self._patience.popleft()
-        if self._flights and self._busy_since is not None and now - self._busy_since >= _BATCH_TIMEOUT_S:
-            self._lose_connection(PostgresAway("no answer in time"))
-        if now >= self._beat_at or not self._journal.is_empty:
+        if (
+            self._flights
+            and self._busy_since is not None
+            and now - self._busy_since >= self._connection.answer_timeout_s
+        ):
+            self._connection.lose(PostgresAway("no answer in time"))
+        if self._is_due():
             self._arrival.set()
-
-    async def _process(self, batch: list[_Item]) -> None:
-        pipe = await self._connected()
-        if pipe is None:
-            await self._fail(batch)
-            return
-        try:
-            decisions = await self._transact(pipe, batch)
-        except PostgresAway as error:
-            self._lose_connection(error)
-            await self._fail(batch, is_in_doubt=True)
-        except CallRefused as error:
-            if error.is_transient:
-                await self._give_up(batch, error)
-            else:
-                await self._process_each(batch, error)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the transaction must not be committed
-            self._lose_connection(error)
-            await self._process_each(batch, error)
-        else:
-            self._deliver(batch, decisions)
-
-    async def _give_up(self, batch: list[_Item], error: CallRefused) -> None:
-        logger.warning("a batch of %d was given up: %s", len(batch), error)
-        await self._fail(batch)
-
-    async def _process_each(self, batch: list[_Item], error: Exception) -> None:
-        """One request must not take the others of its batch down with it."""
-        if len(batch) > 1:
-            for item in batch:
-                item.finished.fit()
-                await self._process([item])
-            return
-        logger.error("request %s could not be booked", batch[0].finished.id, exc_info=error)
-        await self._fail(batch)
-
-    async def _transact(self, pipe: PostgresPipe, batch: list[_Item]) -> list[Decision | None]:
-        """One batch, one transaction: lock and read, decide, write."""
-        question = _question(batch)
-        try:
-            async with asyncio.timeout(_BATCH_TIMEOUT_S):
-                (answer,) = await pipe.ask(question.call())
-                opened = Books.of(answer)
-                decisions = _decide(opened, batch)
-                await pipe.commit(Call(WRITE, opened.changes()))
-        except TimeoutError:
-            raise PostgresAway("no answer in time") from None
-        self._foresight.learn(question, opened.left())
-        return decisions
 
     # --- Keeping up ------------------------------------------------------------------------------------------
 
     async def _keep_up(self) -> None:
-        """Beat, and replay the journal, as soon as PostgreSQL is there."""
-        is_due = self._loop.time() >= self._beat_at
-        if not is_due and self._journal.is_empty:
+        """Do what is due beside the queue, as soon as PostgreSQL is there."""
+        if not self._is_due():
             return
-        pipe = await self._connected()
+        await self._arrears.write_down()
+        pipe = await self._connection.connected()
         if pipe is None:
             return
         try:
-            if is_due:
-                await self._beat(pipe)
-            if not self._journal.is_empty:
-                await self._replay(pipe)
+            async with asyncio.timeout(self._connection.answer_timeout_s):
+                if self._loop.time() >= self._beat_at:
+                    await self._beat(pipe)
+                await self._connection.end_severed(pipe)
+                if self._asking.locked.is_due:
+                    await self._asking.locked.look_again(pipe)
         except Exception as error:  # noqa: BLE001 - whatever it is, the teller goes on
-            self._lose_connection(error)
-            self._connect_after = self._loop.time() + _RECONNECT_S
+            self._connection.lose(error)
+            self._connection.pause()
 
-    async def _replay(self, pipe: PostgresPipe) -> None:
-        """Settle what the journal holds."""
-        owed = await asyncio.to_thread(self._journal.read)
-        for start in range(0, len(owed), _BATCH):
-            batch: list[_Item] = [_Settle(finished, None, 0.0) for finished in owed[start : start + _BATCH]]
-            try:
-                await self._transact(pipe, batch)
-            except PostgresAway:
-                raise
-            except Exception as error:
-                if isinstance(error, CallRefused) and error.is_transient:
-                    raise
-                for item in batch:
-                    await self._replay_alone(item)
-        await asyncio.to_thread(self._journal.forget, len(owed))
-        logger.info("replayed %d settlements from the journal", len(owed))
-
-    async def _replay_alone(self, item: _Item) -> None:
-        """Settle one request on a connection of its own; one that cannot be booked is set apart."""
-        pipe = await PostgresPipe.connect(*_STATEMENTS, **connection_parameters())
-        try:
-            await self._transact(pipe, [item])
-        except PostgresAway:
-            raise
-        except Exception as error:
-            if isinstance(error, CallRefused) and error.is_transient:
-                raise
-            logger.exception("request %s could not be booked; its line is kept apart", item.finished.id)
-            self._journal.set_apart(item.finished)
-        finally:
-            pipe.close()
+    async def _replay(self) -> bool:
+        """Settle the next few of what is owed; whether there were any."""
+        if self._connection.pipe is None or self._connection.severed:
+            return False
+        owed = await self._arrears.take(_BATCH, but_not_of=self._asking.locked.accounts)
+        if owed:
+            await self._asking.process([Settle(finished, None, 0.0, is_arrear=True) for finished in owed])
+        await self._arrears.tidy()
+        return bool(owed)
 
     async def _beat(self, pipe: PostgresPipe) -> None:
         await pipe.commit(Call(_BEAT, [str(self.process_id).encode(), orjson.dumps(self.health())]))
         self._beat_at = self._loop.time() + _HEARTBEAT_S
 
-    async def _connected(self) -> PostgresPipe | None:
-        """Our connection, made anew if it was lost; None while PostgreSQL is away."""
-        if self._pipe is None and self._loop.time() >= self._connect_after:
-            try:
-                async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-                    self._pipe = await PostgresPipe.connect(*_STATEMENTS, **connection_parameters())
-                self._beat_at = 0.0
-            except (PostgresAway, CallRefused, TimeoutError) as error:
-                self._lose_connection(error)
-                self._connect_after = self._loop.time() + _RECONNECT_S
-        return self._pipe
-
-    def _lose_connection(self, error: Exception) -> None:
-        logger.warning("the teller has no database: %s", first_line(error))
-        if self._pipe is not None:
-            self._pipe.close()
-        self._pipe = None
-        # What became of the last batch is not known.
-        self._foresight = Foresight()
-
-    # --- Back to who asked -----------------------------------------------------------------------------------
-
-    def _deliver(self, batch: list[_Item], decisions: list[Decision | None]) -> None:
-        for item, decision in zip(batch, decisions, strict=True):
-            if isinstance(item, _Settle):
-                if item.future is not None and not item.future.done():
-                    item.future.set_result(None)
-            elif decision is not None and not item.future.done():
-                item.future.set_result(decision)
-            elif isinstance(decision, Admitted):
-                # Whoever asked has been refused meanwhile.
-                self.note(_unserved(item.request))
-
-    async def _fail(self, batch: list[_Item], *, is_in_doubt: bool = False) -> None:
-        """The batch was not booked; `is_in_doubt`: we only did not hear whether it was. Nothing is lost either way."""
-        owed = [item.finished for item in batch if isinstance(item, _Settle)]
-        if is_in_doubt:
-            # If the commit got through after all, this gives the holds back.
-            owed += [_unserved(item.request) for item in batch if isinstance(item, _Admit)]
-        if owed:
-            await asyncio.to_thread(self._journal.append, *owed)
-        for item in batch:
-            if item.future is None or item.future.done():
-                continue
-            if isinstance(item, _Settle):
-                item.future.set_result(None)
-            else:
-                item.future.set_exception(temporarily_unavailable("The database"))
+    def _beat_at_once(self) -> None:
+        self._beat_at = 0.0
 
 
 def connection_parameters() -> dict[str, Any]:
@@ -415,33 +353,8 @@ def connection_parameters() -> dict[str, Any]:
         "host": database["HOST"] or None,
         "port": database["PORT"] or None,
         "application_name": "tollgate-teller",
-        # A lock on a wallet is held for milliseconds; who waits longer waits for somebody's open console.
-        "options": "-c lock_timeout=1500 -c statement_timeout=5000 -c timezone=UTC",
+        # A lock on a wallet is held for milliseconds; who waits longer waits for somebody's open console. Two batches
+        # may wait one after the other, and what is left of the two seconds is for all others of them.
+        "options": "-c lock_timeout=700 -c statement_timeout=5000 -c timezone=UTC",
         **options,
     }
-
-
-def _question(batch: list[_Item]) -> Question:
-    return Question.of(
-        admissions=[item.request for item in batch if isinstance(item, _Admit)],
-        ended=[item.finished for item in batch if isinstance(item, _Settle)],
-    )
-
-
-def _decide(opened: Books, batch: list[_Item]) -> list[Decision | None]:
-    """Settlements first, for what they free; None for each of them."""
-    for item in batch:
-        if isinstance(item, _Settle) and not opened.end(item.finished):
-            # Refused before it held anything, or resolved before; then its record exists and stays as it is.
-            opened.record(item.finished)
-    return [opened.admit(item.request) if isinstance(item, _Admit) else None for item in batch]
-
-
-def _unserved(request: Admission) -> FinishedRequest:
-    finished = request.finished
-    finished.outcome = UsageRecord.Outcome.REFUSED
-    finished.status = 503
-    finished.error_code = "temporarily_unavailable"
-    finished.error_message = "The database did not answer in time. Nothing was charged; try again."
-    finished.ended_at = finished.started_at
-    return finished

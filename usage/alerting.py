@@ -96,6 +96,7 @@ def mail_set_apart(*, apart: SetApart) -> None:
         context={
             "shown": [(request, request.expected_cost_nanousd()) for request in shown],
             "not_shown": len(apart.requests) - len(shown),
+            "unreadable": apart.unreadable,
             "path": apart.path,
         },
         to=settings.OPERATOR_EMAILS,

@@ -148,6 +148,14 @@ class FinishedRequest:
             values[name] = dt.datetime.fromisoformat(values[name])
         return cls(**values)
 
+    @classmethod
+    def readable(cls, line: bytes) -> Self | None:
+        """What a line of a journal says; None: nothing that this version can read."""
+        try:
+            return cls.from_json(line)
+        except (ValueError, TypeError, LookupError, AttributeError):
+            return None
+
 
 _TEXT_LENGTHS = {
     "endpoint": 60,

@@ -19,6 +19,7 @@ class SetApart:
 
     path: Path
     requests: list[FinishedRequest]
+    unreadable: int  # lines that are no request to this version
     told_bytes: int  # of the file, once these are told
 
     @property
@@ -39,9 +40,9 @@ def untold(*, directory: Path) -> list[SetApart]:
             told = 0  # the file was begun anew
         new = content[told:whole]
         if new:
-            found.append(
-                SetApart(path, [FinishedRequest.from_json(line) for line in new.splitlines()], whole)
-            )
+            lines = new.split(b"\n")[:-1]
+            requests = [request for request in map(FinishedRequest.readable, lines) if request is not None]
+            found.append(SetApart(path, requests, len(lines) - len(requests), whole))
     return found
 
 

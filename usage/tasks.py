@@ -93,7 +93,12 @@ def mail_set_apart() -> None:
     if not settings.OPERATOR_EMAILS:
         return
     for apart in set_apart.untold(directory=settings.TOLLGATE_HOME / "journal"):
-        logger.error("%d settlements in %s are not booked", len(apart.requests), apart.path)
+        logger.error(
+            "%d settlements in %s are not booked, %d lines unreadable",
+            len(apart.requests),
+            apart.path,
+            apart.unreadable,
+        )
         try:
             alerting.mail_set_apart(apart=apart)
         except mailing.SendingErrors:

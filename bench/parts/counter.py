@@ -16,7 +16,6 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import uvloop
@@ -27,10 +26,11 @@ from uuid_utils.compat import uuid7
 from bench.parts import processes
 from catalog.models import Model
 from catalog.pricing import TokenPrice
+from gateway.items import Item
 from gateway.journal import Journal
 from gateway.teller import Teller, connection_parameters
 from keys.models import ApiKey
-from usage.admission import Admission, Admitted
+from usage.admission import Admission, Admitted, Decision
 from usage.models import UsageRecord
 from usage.recording import FinishedRequest
 
@@ -53,11 +53,14 @@ class _Counting(Teller):
         super().__init__(process_id=process_id, journal=journal)
         self.batches = 0
         self.items = 0
+        deliver = self._outcomes.deliver
 
-    async def _process(self, batch: list[Any]) -> None:
-        self.batches += 1
-        self.items += len(batch)
-        await super()._process(batch)
+        def count(batch: list[Item], decisions: list[Decision | None]) -> None:
+            self.batches += 1
+            self.items += len(batch)
+            deliver(batch, decisions)
+
+        self._outcomes.deliver = count  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ import pytest
 from django.test import Client
 from pytest_django.fixtures import Settings
 
+from gateway import condition
+
 pytestmark = pytest.mark.django_db
 
 
@@ -15,7 +17,7 @@ def test_a_process_with_both_stores_is_ready(client: Client) -> None:
     answer = client.get("/health/ready")
 
     assert answer.status_code == 200
-    assert answer.json() == {"postgresql": "ok", "redis": "ok"}
+    assert answer.json() == {"postgresql": "ok", "redis": "ok", "journal": "ok"}
     assert "no-store" in answer["Cache-Control"]
 
 
@@ -26,6 +28,17 @@ def test_without_redis_a_process_is_still_ready_and_says_so(client: Client, sett
 
     assert answer.status_code == 200
     assert answer.json()["redis"] == "unreachable"
+
+
+def test_a_process_that_owes_what_no_disk_takes_is_not_ready(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(condition, "journal", condition.NOT_WRITABLE)
+
+    answer = client.get("/health/ready")
+
+    assert answer.status_code == 503
+    assert answer.json()["journal"] == "not writable"
 
 
 def test_without_postgresql_a_process_is_not_ready(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A TCP port in front of another server, whose way can be made slow or cut, and what passes counted."""
+"""A TCP port in front of another server, where the way can be made slow, stalled or cut, and what passes is counted."""
 
 import asyncio
 import contextlib
@@ -23,6 +23,7 @@ class Link:
         self._target = target
         self._is_cut = False
         self._open: set[asyncio.StreamWriter] = set()
+        self._ways: list[asyncio.Event] = []  # of each connection: set while something passes
         self._loop = asyncio.new_event_loop()
         self._is_listening = threading.Event()
         self._is_over = asyncio.Event()
@@ -46,6 +47,21 @@ class Link:
     def _reset(self) -> None:
         for writer in self._open:
             writer.transport.abort()
+
+    def stall(self) -> None:
+        """On the connections that are open nothing arrives any more. It waits; those that are made now pass."""
+        self._each(lambda way: way.clear())
+
+    def heal(self) -> None:
+        """What was sent meanwhile arrives, also of connections that the near side has given up."""
+        self._each(lambda way: way.set())
+
+    def _each(self, act: Callable[[asyncio.Event], None]) -> None:
+        async def all_of_them() -> None:
+            for way in self._ways:
+                act(way)
+
+        asyncio.run_coroutine_threadsafe(all_of_them(), self._loop).result(10)
 
     async def _run(self) -> None:
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -71,21 +87,29 @@ class Link:
             writer.transport.abort()
             return
         self._open.add(writer)
+        way = asyncio.Event()
+        way.set()
+        self._ways.append(way)
         try:
             await asyncio.gather(
-                self._pass(reader, far_writer, lambda: 0.0),
-                self._pass(far_reader, writer, lambda: self.delay_s),
+                self._pass(reader, far_writer, way, lambda: 0.0),
+                self._pass(far_reader, writer, way, lambda: self.delay_s),
             )
         finally:
             self._open.discard(writer)
+            self._ways.remove(way)
             writer.transport.abort()
             far_writer.transport.abort()
 
     async def _pass(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: Callable[[], float]
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        way: asyncio.Event,
+        delay_s: Callable[[], float],
     ) -> None:
         under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
-        arriving = asyncio.create_task(_arrive(under_way, writer))
+        arriving = asyncio.create_task(_arrive(under_way, way, writer))
         piece = b"first"
         while piece:
             try:
@@ -97,11 +121,14 @@ class Link:
         await arriving
 
 
-async def _arrive(under_way: "asyncio.Queue[tuple[float, bytes]]", writer: asyncio.StreamWriter) -> None:
+async def _arrive(
+    under_way: "asyncio.Queue[tuple[float, bytes]]", way: asyncio.Event, writer: asyncio.StreamWriter
+) -> None:
     """Write each piece at its time and never before the one that was sent before it; the empty one is the end."""
     while True:
         due, piece = await under_way.get()
         await asyncio.sleep(max(due - asyncio.get_running_loop().time(), 0))
+        await way.wait()
         if not piece:
             writer.close()
             return

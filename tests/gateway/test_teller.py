@@ -1,17 +1,13 @@
 """What the teller does when the database does not answer, answers late, or refuses a row."""
 
 import asyncio
-import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from django.db import connection
 
 from billing.models import GatewayProcess, Hold
 from gateway import teller as telling
@@ -19,65 +15,13 @@ from gateway.errors import Refusal
 from gateway.journal import Journal
 from gateway.postgres_pipe import PostgresAway, PostgresPipe
 from gateway.teller import Teller
-from tests.gateway.conftest import wait_for
+from tests.gateway.tellers import journaled, run, until
 from tests.invariants import check_books
 from tests.usage.desk import Desk
 from usage.admission import Admitted, Idempotency
 from usage.models import IdempotencyClaim, UsageRecord
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Teller]:
-    process_id = uuid.uuid4()
-    teller = Teller(process_id=process_id, journal=Journal(directory=folder, process_id=process_id))
-    teller.start()
-    try:
-        yield teller
-    finally:
-        await teller.stop()
-
-
-def run(act: Callable[[Teller], Coroutine[Any, Any, None]], folder: Path) -> None:
-    """Run the coroutine with a teller on a loop of its own; the test's own connection stays outside."""
-
-    async def go() -> None:
-        async with running(folder) as teller:
-            await act(teller)
-
-    failures: list[BaseException] = []
-    thread = threading.Thread(target=lambda: _guard(go, failures))
-    thread.start()
-    thread.join(30)
-    assert not thread.is_alive()
-    if failures:
-        raise failures[0]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for it in another thread, whose connection does not outlive it: the database is dropped at the end."""
-
-    def wait() -> None:
-        try:
-            wait_for(condition)
-        finally:
-            connection.close()
-
-    await asyncio.to_thread(wait)
-
-
-def journaled(folder: Path) -> bool:
-    return any(path.stat().st_size for path in folder.glob("*.jsonl"))
-
-
-def _guard(go: Callable[[], Coroutine[Any, Any, None]], failures: list[BaseException]) -> None:
-    try:
-        asyncio.run(go())
-    except BaseException as failure:  # noqa: BLE001 - it belongs to the test, in the thread that waits
-        failures.append(failure)
-    finally:
-        connection.close()
 
 
 def test_a_running_teller_beats(tmp_path: Path) -> None:
@@ -138,6 +82,7 @@ def test_an_answer_that_comes_too_late_gives_its_hold_back(
     claim = Idempotency(digest="a" * 64, body_digest="b" * 64)
     request = desk.request(idempotency=claim)
     monkeypatch.setattr(telling, "_ADMIT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(telling, "_STALLED_AFTER_S", 0.1)
 
     async def act(teller: Teller) -> None:
         with psycopg.connect(autocommit=True, **telling.connection_parameters()) as other:

@@ -132,6 +132,21 @@ def test_a_file_that_was_removed_and_begun_anew_is_told_from_its_beginning(
     assert mailoutbox[-1].subject == "$0.700000000 of usage could not be booked"
 
 
+def test_lines_that_this_version_cannot_read_are_counted_and_keep_no_others_from_being_told(
+    journal: Journal, tmp_path: Path, mailoutbox: list[EmailMessage]
+) -> None:
+    (tmp_path / "journal" / "dead.jsonl").write_bytes(b"{}\nnonsense\n" + used(1_000_000).as_json() + b"\n")
+    journal.adopt()
+    (readable,) = journal.read(10)
+    journal.set_apart(readable)
+
+    tasks.mail_set_apart()
+
+    (mail,) = mailoutbox
+    assert str(readable.id) in mail.body
+    assert "2 lines of a journal cannot be read by this version" in mail.body
+
+
 def test_nothing_is_mailed_where_nothing_was_set_apart(
     journal: Journal, mailoutbox: list[EmailMessage]
 ) -> None:
