@@ -20,6 +20,7 @@ from django.conf import settings
 from gateway.failures import temporarily_unavailable
 from gateway.journal import Journal
 from gateway.postgres_pipe import CallRefused, PostgresAway, PostgresPipe, first_line
+from gateway.waiting import Certain
 from usage import batches
 from usage.admission import Admission, Admitted, Decision
 from usage.batches import TRY, WRITE, Call, as_json
@@ -43,6 +44,8 @@ _LOOK_S = 0.1
 _ADMIT_TIMEOUT_S = 1.8
 _SETTLE_TIMEOUT_S = 2.5
 _STALLED_AFTER_S = 1.0
+# A request that PostgreSQL has kept waiting so long before has only the rest of its patience.
+_SLOW_S = 0.2
 _CROWD_TIMEOUT_S = 10.0
 _BEAT = """
     INSERT INTO billing_gatewayprocess (id, started_at, heartbeat_at, upstreams) VALUES ($1, now(), now(), $2)
@@ -105,25 +108,39 @@ class Teller:
         if self._running is not None:
             await self._running
 
-    async def admit(self, request: Admission) -> Decision:
-        """Decide whether the request may go ahead. Raises Refusal (503) if PostgreSQL cannot say so in time."""
+    async def admit(self, request: Admission, *, waited_s: float = 0.0) -> Decision:
+        """Decide whether the request may go ahead. Raises Refusal (503) if PostgreSQL cannot say so in time.
+
+        `waited_s` is how long the request has waited for PostgreSQL before.
+        """
         item = _Admit(request, self._loop.create_future(), self._loop.time())
         self._enqueue(item)
         self._patience.append(item)
+        if waited_s > _SLOW_S:
+            self._loop.call_later(max(_ADMIT_TIMEOUT_S - waited_s, _SLOW_S), self._lose_patience, item)
         return await item.future
+
+    def _lose_patience(self, item: _Admit) -> None:
+        """The request has waited for long enough, unless PostgreSQL is answering just now."""
+        if not item.future.done() and self._busy_s() >= _SLOW_S:
+            item.future.set_exception(temporarily_unavailable("The database"))
 
     async def settle(self, finished: FinishedRequest) -> None:
         """Settle an admitted request. When this returns, it is committed, or in the journal.
 
-        Only what is committed has its charge filled in.
+        Only what is committed has its charge filled in. Whoever is told to stop meanwhile is not stopped: what is
+        charged is answered.
         """
-        item = _Settle(finished, self._loop.create_future(), self._loop.time())
+        future = Certain(loop=self._loop)
+        future.is_certain = self._running is not None and not self._running.done()
+        item = _Settle(finished, future, self._loop.time())
         self._enqueue(item)
         self._patience.append(item)
         try:
-            await item.future  # type: ignore[misc]
-        except TimeoutError:
-            await asyncio.to_thread(self._journal.append, finished)
+            await future
+        except (asyncio.CancelledError, TimeoutError):
+            if future.exception() is not None:
+                await asyncio.to_thread(self._journal.append, finished)
 
     def note(self, finished: FinishedRequest) -> None:
         """Record a refused request, some time soon."""
@@ -155,13 +172,17 @@ class Teller:
             self._pipe.close()
         self._journal.close()
 
+    def _busy_s(self) -> float:
+        """For how long PostgreSQL has owed the answer to what it was last asked."""
+        return 0.0 if self._busy_since is None else self._loop.time() - self._busy_since
+
     def _look(self) -> None:
         """Ten times a second: let go of who has waited too long, and see whether something is due."""
         if self._running is None or self._running.done():
             return
         self._loop.call_later(_LOOK_S, self._look)
         now = self._loop.time()
-        is_stalled = self._busy_since is not None and now - self._busy_since >= _STALLED_AFTER_S
+        is_stalled = self._busy_s() >= _STALLED_AFTER_S
         admit_s, settle_s = (
             (_ADMIT_TIMEOUT_S, _SETTLE_TIMEOUT_S) if is_stalled else (_CROWD_TIMEOUT_S, _CROWD_TIMEOUT_S)
         )

@@ -1,10 +1,13 @@
 """One request on its way through the stages, and its end."""
 
+import asyncio
+import contextlib
 import datetime as dt
 from dataclasses import dataclass
 
 from catalog.pricing import TokenPrice
 from catalog.serving import Servable
+from gateway.answers import KeptAnswer
 from gateway.asgi import Exchange, Headers
 from gateway.dialects.dialect import Dialect, Meter
 from gateway.errors import Refusal
@@ -95,6 +98,11 @@ class Walk:
             finished.is_estimated = usage.is_estimated
         await self.plant.teller.settle(finished)
         self.correct_window(usage.input_tokens + usage.output_tokens if usage else 0)
+
+    async def keep(self, answer: KeptAnswer) -> None:
+        """Keep the answer for whoever sends the request again. It is paid for: who is told to stop still gives it."""
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.plant.answers.keep(self.exchange.id, answer)
 
     def correct_window(self, used_tokens: int) -> None:
         """Have the minute count what the request used instead of what it was estimated at."""

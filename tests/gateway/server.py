@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from urllib.parse import quote
 import httpx2 as httpx
 from django.conf import settings
 
+from config.listening import listen
+
 ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE_S = 30.0
 _UVICORN = (
@@ -23,8 +24,6 @@ _UVICORN = (
     *(
         "--loop",
         "uvloop",
-        "--http",
-        "config.http_protocol:StrictHttpProtocol",
         "--no-access-log",
         "--no-proxy-headers",
     ),
@@ -41,10 +40,12 @@ class GatewayServer:
         home: Path,
         processes: int = 1,
         drain_s: int = 30,
+        http: str = "config.http_protocol:StrictHttpProtocol",
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._drain_s = drain_s
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._http = http
+        self._listener = listen("127.0.0.1", 0)
         self._environ = {
             **os.environ,
             "DATABASE_URL": database_url(),
@@ -137,7 +138,10 @@ class GatewayServer:
     def _start(self) -> subprocess.Popen[bytes]:
         fd = self._listener.fileno()
         return subprocess.Popen(
-            [*_UVICORN, "--fd", str(fd), "--timeout-graceful-shutdown", str(self._drain_s)],
+            [
+                *(*_UVICORN, "--http", self._http, "--fd", str(fd)),
+                *("--timeout-graceful-shutdown", str(self._drain_s)),
+            ],
             cwd=ROOT,
             env=self._environ,
             pass_fds=[fd],
@@ -161,9 +165,17 @@ def database_url() -> str:
 
 @contextlib.contextmanager
 def running(
-    *, sandbox_url: str, home: Path, processes: int = 1, drain_s: int = 30, **env: str
+    *,
+    sandbox_url: str,
+    home: Path,
+    processes: int = 1,
+    drain_s: int = 30,
+    http: str = "config.http_protocol:StrictHttpProtocol",
+    **env: str,
 ) -> Iterator[GatewayServer]:
-    server = GatewayServer(sandbox_url=sandbox_url, home=home, processes=processes, drain_s=drain_s, env=env)
+    server = GatewayServer(
+        sandbox_url=sandbox_url, home=home, processes=processes, drain_s=drain_s, http=http, env=env
+    )
     try:
         yield server
     finally:
