@@ -10,14 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock, MagicMock
 
 import httpx2 as httpx
+import orjson
 import psycopg
 import pytest
 
 from billing.models import Hold, Wallet
 from gateway import teller as telling
 from gateway.answers import KeptAnswer
+from gateway.dialects.chat import Chat
+from gateway.streaming import relay
 from gateway.walk import Walk
 from tests.factories import make_key
 from tests.gateway import raw_upstream, server
@@ -28,6 +32,7 @@ from usage.models import UsageRecord
 pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("told to stop")]
 
 CREDIT = 1_000_000_000
+DONE = b"data: [DONE]\n\n"
 COST = 3 * 5_000 + 7 * 25_000
 
 
@@ -110,6 +115,41 @@ def test_a_stream_that_is_settled_and_waits_for_its_reader_when_the_time_is_over
     assert b'"error"' not in heard
     (record,) = customer.records()
     assert (record.outcome, record.error_code) == ("completed", "")
+
+
+def test_a_stream_that_has_ended_well_is_not_told_that_it_broke() -> None:
+    written: list[bytes] = []
+    waiting = asyncio.Event()
+
+    async def write(piece: bytes, *, more: bool = True) -> None:
+        written.append(piece)
+        if not more:  # the client does not take the end of it
+            waiting.set()
+            await asyncio.sleep(5)
+
+    async def settle(*_: object, **__: object) -> None:
+        walk.is_settled = True
+
+    walk: Any = MagicMock(
+        idempotency=None,
+        is_settled=False,
+        settle=settle,
+        charged_nanousd=0,
+        exchange=MagicMock(write=write, start=AsyncMock(), wait_for_disconnect=asyncio.Event().wait),
+    )
+    walk.dialect.meter.return_value = Chat().meter(Chat().parse(orjson.dumps({**chat("m"), "stream": True})))
+    answer = MagicMock(read=AsyncMock(return_value=event({"choices": [{"delta": {"content": "x"}}]}) + DONE))
+
+    async def stop_it() -> None:
+        task = asyncio.create_task(relay(walk, answer))
+        await waiting.wait()
+        task.cancel()
+        await task
+
+    asyncio.run(stop_it())
+
+    assert written[-2:] == [DONE, b""]
+    walk.fail.assert_not_called()
 
 
 def test_who_is_told_to_stop_while_an_answer_is_being_kept_still_gives_it() -> None:
