@@ -44,8 +44,8 @@ class SteadyCache(RedisCache):
         """Forget what was kept here, and nothing else: minutes, answers and tasks live in the same Redis."""
         self._own.clear()
         try:
-            client = self._cache.get_client(None, write=True)  # type: ignore[attr-defined]
-            for key in client.scan_iter(match=self.make_key("*", version="*")):
+            client = self._cache.get_client(None, write=True)
+            for key in client.scan_iter(match=self.make_key("*", version="*")):  # type: ignore[arg-type]
                 client.delete(key)
         except RedisError as error:
             logger.warning("Redis is away (%s); what it keeps expires by itself", type(error).__name__)
