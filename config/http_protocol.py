@@ -9,6 +9,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 import httptools
 import orjson
@@ -16,6 +17,7 @@ from uuid_utils.compat import uuid7
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from config.gathering import GatheringTransport
+from config.slow_readers import SlowReader
 from gateway import shapes
 
 logger = logging.getLogger(__name__)
@@ -90,12 +92,18 @@ class _FaultFoundError(Exception):
 
 
 class StrictHttpProtocol(HttpToolsProtocol):
-    """One connection. From the first byte of a request until its last one, its sender has a deadline."""
+    """One connection. From the first byte of a request until its last one, its sender has a deadline.
+
+    Whoever does not take its answer is cut too. Nothing more is written as long as the kernel does not take all that
+    was, so what waits for a slow reader is bounded; for everybody else that costs nothing.
+    """
 
     # From the first byte of a request, or from the connection on, until the headers are complete.
     head_timeout_s = 30.0
     # The gateway itself cuts a slow body after 30 s. This is for bodies that nobody waits for.
     body_timeout_s = 35.0
+    # Without the client taking a single byte of what waits for it.
+    reader_timeout_s = 30.0
 
     # Of the request that is being read, as far as it has come.
     url: bytes = b""
@@ -108,13 +116,23 @@ class StrictHttpProtocol(HttpToolsProtocol):
     # Bytes of the last read.
     _segment = 0
     _deadline: asyncio.TimerHandle | None = None
+    # The client, while something waits for it.
+    _slow_reader: SlowReader | None = None
+    # The request that is served; `cycle` is the last that came.
+    _served: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(GatheringTransport(transport))  # type: ignore[arg-type]  # what uvicorn uses of one
+        transport.set_write_buffer_limits(high=0)
         self._set_deadline(self.head_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unset_deadline()
+        self._forget_reader()
+        if self._served is not None and not self._served.response_complete:
+            # uvicorn tells the last request that came; this one may have others in line behind it.
+            self._served.disconnected = True
+            self._served.message_event.set()
         super().connection_lost(exc)
 
     # --- What comes in -------------------------------------------------------------------------------------
@@ -209,6 +227,28 @@ class StrictHttpProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
+    # --- Whether the answer is taken -----------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        """The kernel does not take all that was written: nothing more is, and the client is watched until it does."""
+        super().pause_writing()
+        self._slow_reader = SlowReader(self.transport, limit_s=self.reader_timeout_s)  # type: ignore[arg-type]  # ours
+
+    def resume_writing(self) -> None:
+        self._forget_reader()
+        super().resume_writing()
+
+    def _forget_reader(self) -> None:
+        if self._slow_reader is not None:
+            self._slow_reader.forget()
+            self._slow_reader = None
+
+    # --- What is served ------------------------------------------------------------------------------------
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._served = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _is_serving(self) -> bool:
         latest: RequestResponseCycle | None = self.cycle
         return latest is not None and not latest.response_complete
@@ -268,7 +308,14 @@ class StrictHttpProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self._deadline = self.loop.call_later(_LINGER_S, self.transport.abort)
+        self._deadline = self.loop.call_later(_LINGER_S, self._end_lingering)
+
+    def _end_lingering(self) -> None:
+        if self.flow.write_paused:
+            # The answers before the refusal are still being taken.
+            self._deadline = self.loop.call_later(_LINGER_S, self._end_lingering)
+        else:
+            self.transport.abort()
 
 
 def _what_is_wrong(*, version: str, target: bytes, headers: list[tuple[bytes, bytes]]) -> str | None:

@@ -13,6 +13,8 @@ from config.home import say
 from config.refusal import Refused
 
 _BACKLOG = 2048
+# The kernel takes so much of an answer before it can be sent. Without a bound it takes megabytes for a slow reader.
+_UNSENT_BYTES = 32 * 1024
 # Processes of an instance that was killed end within milliseconds, but not within none.
 _PATIENCE_S = 3.0
 _LARGEST_HEADER_BYTES = 4096
@@ -47,6 +49,7 @@ def _open(listener: socket.socket, address: tuple[object, ...]) -> socket.socket
         # Accepted sockets inherit it. uvicorn takes an inherited socket for a Unix one and does not ask for it itself;
         # then the body of an answer waits 40 ms for the acknowledgment of its headers.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         listener.bind(address)
         listener.listen(_BACKLOG)
     except OSError:

@@ -1,7 +1,6 @@
 """What costs something: one request's walk through the stages, from its key to its receipt."""
 
 import asyncio
-import logging
 import sys
 import time
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from catalog.money import usd_string
 from catalog.pricing import FREE
 from gateway import authorizing, idempotency, routing
 from gateway.answers import KeptAnswer
-from gateway.asgi import ClientGoneError, Exchange, Headers
+from gateway.asgi import Exchange, Headers
 from gateway.credentials import RefusedCaller
 from gateway.dialects.dialect import BrokenAnswerError, Dialect
 from gateway.errors import QUOTA, Refusal, budget_reached, daily_allowance_exhausted, insufficient_credits
@@ -44,8 +43,6 @@ from usage.admission import (
 from usage.minutes import MinuteExhausted
 from usage.models import UsageRecord
 from usage.recording import FinishedRequest
-
-logger = logging.getLogger(__name__)
 
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _POLICY_READS = 3
@@ -202,7 +199,8 @@ async def _admit(walk: Walk, *, replaces: bool = False) -> Admitted:
     """
     plant, exchange = walk.plant, walk.exchange
     for _ in range(_POLICY_READS):
-        decision = await plant.teller.admit(_admission(walk, replaces=replaces))
+        waited_s = 0.0 if replaces else exchange.database_s
+        decision = await plant.teller.admit(_admission(walk, replaces=replaces), waited_s=waited_s)
         match decision:
             case Admitted():
                 if decision.minute is not None and walk.counted is not None:
@@ -327,11 +325,8 @@ async def _answer(walk: Walk, answer: Answer) -> None:
     ]
     if walk.idempotency is not None:
         headers = [(b"content-type", b"application/json"), *walk.served_by(), *cost]
-        await walk.plant.answers.keep(walk.exchange.id, KeptAnswer(200, headers, body))
-    try:
-        await walk.exchange.answer(200, body, [*walk.headers(), *cost])
-    except ClientGoneError:
-        logger.debug("the client of %s has gone; it is billed for what was produced", walk.exchange.id)
+        await walk.keep(KeptAnswer(200, headers, body))
+    await walk.exchange.answer(200, body, [*walk.headers(), *cost])
 
 
 def _document(body: bytes) -> dict[str, Any]:

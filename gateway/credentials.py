@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 from gateway import authorizing
 from gateway.asgi import Exchange
 from gateway.errors import Refusal, api_key_in_query, invalid_api_key, missing_api_key
-from gateway.reading import read
+from gateway.reading import PATIENCE_S, read_within
 from keys import authenticating, secrets
 from keys.authenticating import Credential
 
@@ -78,10 +78,21 @@ async def _leak(exchange: Exchange, leaked: list[str]) -> Refusal:
         sent.append(_in_header(exchange))
     for secret in filter(None, dict.fromkeys(sent)):
         with suppress(Refusal):
-            credential = await read(authenticating.find, secret=secret)
+            credential = await _find(exchange, secret)
             if credential is not None:
                 return RefusedCaller(credential, refusal)
     return refusal
+
+
+async def _find(exchange: Exchange, secret: str) -> Credential | None:
+    """The credential as it is. All that a request asks takes no longer than one question may. Raises Refusal (503)."""
+    asked_at = time.monotonic()
+    try:
+        return await read_within(
+            max(PATIENCE_S - exchange.database_s, 0.0), authenticating.find, secret=secret
+        )
+    finally:
+        exchange.database_s += time.monotonic() - asked_at
 
 
 class Credentials:
@@ -109,7 +120,7 @@ class Credentials:
                 kept = None  # what is kept may be out of date: a refusal is spoken from what is true now
             else:
                 return kept
-        credential = await read(authenticating.find, secret=secret)
+        credential = await _find(exchange, secret)
         if credential is None:
             raise invalid_api_key()
         self._keep(digest, credential)

@@ -183,7 +183,7 @@ def _session(socket_factory: Callable[[Any], socket.socket] | None) -> aiohttp.C
         auto_decompress=False,
         timeout=aiohttp.ClientTimeout(
             total=None,  # see `Answer.read` and `Patience`: no timers for each request
-            sock_connect=settings.GATEWAY_CONNECT_TIMEOUT_S,
+            connect=settings.GATEWAY_CONNECT_TIMEOUT_S,  # with all that it takes: the look-up of the name too
             sock_read=None,
         ),
     )
@@ -245,14 +245,18 @@ async def _client_mistake(answer: Answer) -> Refusal:
     finally:
         answer.close()
     error = _error_in(body)
-    message = str(error.get("message") or "The upstream refused the request.").replace(target.api_key, "…")
-    code, param = error.get("code"), error.get("param")
+    message = _word(error.get("message")) or "The upstream refused the request."
     return upstream_refused(
         response.status,
-        message=message[:500],
-        code=str(code)[:40] if code else None,
-        param=str(param)[:80] if param else None,
+        message=message.replace(target.api_key, "…")[:500],
+        code=_word(error.get("code"))[:40] or None,
+        param=_word(error.get("param"))[:80] or None,
     )
+
+
+def _word(value: object) -> str:
+    """What an upstream says of an error, where it is a word or a number."""
+    return str(value) if value and isinstance(value, str | int | float) else ""
 
 
 def _error_in(body: bytes) -> dict[str, Any]:

@@ -71,12 +71,21 @@ def characters(value: Any) -> int:
     if isinstance(value, str):
         return len(value)
     written = 0
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if key not in _NOT_WRITTEN:
-                # Most of it is text, and most of the calls would be for nothing else.
-                written += len(item) if type(item) is str else characters(item)
-    elif isinstance(value, list):
-        for item in value:
-            written += characters(item)
+    # No recursion: an upstream may nest more deeply than the interpreter follows.
+    left = [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, str):
+            written += len(part)
+        elif isinstance(part, dict):
+            for key, item in part.items():
+                if key in _NOT_WRITTEN:
+                    continue
+                # Most of it is text.
+                if type(item) is str:
+                    written += len(item)
+                else:
+                    left.append(item)
+        elif isinstance(part, list):
+            left += part
     return written

@@ -8,7 +8,7 @@ import aiohttp
 
 from catalog.money import usd_string
 from gateway.answers import Collected, KeptAnswer
-from gateway.asgi import ClientGoneError, Headers
+from gateway.asgi import Headers
 from gateway.dialects.dialect import BrokenAnswerError, Meter
 from gateway.errors import Refusal
 from gateway.failures import shutting_down, upstream_error, upstream_timeout
@@ -103,8 +103,10 @@ async def relay(walk: Walk, answer: Answer) -> None:
             walk.blame_upstream(upstream.failure)
             await _break_off(walk, client, upstream.meter, upstream.failure)
     except asyncio.CancelledError:
-        # Told to stop. The request ends here in good order, so nobody above has to hear of it.
-        await asyncio.shield(_break_off(walk, client, upstream.meter, shutting_down()))
+        # Told to stop. The request ends here in good order, so nobody above has to hear of it. One that is settled has
+        # ended: its client is too slow to hear how.
+        if not walk.is_settled:
+            await asyncio.shield(_break_off(walk, client, upstream.meter, shutting_down()))
     finally:
         client.close()
 
@@ -163,10 +165,7 @@ class _Client:
         if self._collected is not None:
             self._collected.add(piece)
         if piece and not self.is_gone:
-            try:
-                await self._walk.exchange.write(piece)
-            except ClientGoneError:
-                self._gone_at = time.monotonic()
+            await self._walk.exchange.write(piece)
 
     async def finish(self, ending: bytes) -> None:
         """The last piece of a whole answer. Who has it can have the answer again."""
@@ -175,17 +174,14 @@ class _Client:
             if self._collected.is_whole:
                 walk = self._walk
                 kept = KeptAnswer(200, [*_HEADERS, *walk.served_by()], self._collected.body())
-                await walk.plant.answers.keep(walk.exchange.id, kept)
+                await walk.keep(kept)
             self._collected = None
         await self.write(ending)
         await self.end()
 
     async def end(self) -> None:
         if not self.is_gone:
-            try:
-                await self._walk.exchange.write(b"", more=False)
-            except ClientGoneError:
-                self._gone_at = time.monotonic()
+            await self._walk.exchange.write(b"", more=False)
 
     def close(self) -> None:
         self._watch.cancel()

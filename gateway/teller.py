@@ -30,6 +30,7 @@ from gateway.journal import Journal
 from gateway.outcomes import Outcomes
 from gateway.postgres_pipe import Answers, CallRefused, PostgresAway, PostgresPipe, judged
 from gateway.standing_connection import StandingConnection
+from gateway.waiting import Certain
 from usage import batches
 from usage.admission import Admission, Decision
 from usage.batches import TRY, WRITE, Call, as_json
@@ -49,6 +50,8 @@ _LOOK_S = 0.1
 _ADMIT_TIMEOUT_S = 1.8
 _SETTLE_TIMEOUT_S = 2.5
 _STALLED_AFTER_S = 1.0
+# A request that PostgreSQL has kept waiting so long before has only the rest of its patience.
+_SLOW_S = 0.2
 _CROWD_TIMEOUT_S = 10.0
 _BEAT = """
     INSERT INTO billing_gatewayprocess (id, started_at, heartbeat_at, upstreams) VALUES ($1, now(), now(), $2)
@@ -112,11 +115,16 @@ class Teller:
         self._connection.close()
         await self._arrears.close()
 
-    async def admit(self, request: Admission) -> Decision:
-        """Decide whether the request may go ahead. Raises Refusal (503) if PostgreSQL cannot say so in time."""
+    async def admit(self, request: Admission, *, waited_s: float = 0.0) -> Decision:
+        """Decide whether the request may go ahead. Raises Refusal (503) if PostgreSQL cannot say so in time.
+
+        `waited_s` is how long the request has waited for PostgreSQL before.
+        """
         item = Admit(request, self._loop.create_future(), self._loop.time())
         self._enqueue(item)
         self._patience.append(item)
+        if waited_s > _SLOW_S:
+            self._loop.call_later(max(_ADMIT_TIMEOUT_S - waited_s, _SLOW_S), self._lose_patience, item)
         try:
             return await item.future
         except asyncio.CancelledError:
@@ -125,18 +133,27 @@ class Teller:
                 self._give_back(request)
             raise
 
+    def _lose_patience(self, item: Admit) -> None:
+        """The request has waited for long enough, unless PostgreSQL is answering just now."""
+        if not item.future.done() and self._busy_s() >= _SLOW_S:
+            item.future.set_exception(temporarily_unavailable("The database"))
+
     async def settle(self, finished: FinishedRequest) -> None:
         """Settle an admitted request. When this returns, it is committed, or kept: see `gateway.arrears`.
 
-        Only what is committed has its charge filled in.
+        Only what is committed has its charge filled in. Whoever is told to stop meanwhile is not stopped: what is
+        charged is answered.
         """
-        item = Settle(finished, self._loop.create_future(), self._loop.time())
+        future = Certain(loop=self._loop)
+        future.is_certain = not self._is_over
+        item = Settle(finished, future, self._loop.time())
         self._enqueue(item)
         self._patience.append(item)
         try:
-            await item.future  # type: ignore[misc]
-        except TimeoutError:
-            await self._arrears.keep([finished])
+            await future
+        except (asyncio.CancelledError, TimeoutError):
+            if future.exception() is not None:
+                await self._arrears.keep([finished])
 
     def note(self, finished: FinishedRequest) -> None:
         """Record a refused request, some time soon."""
@@ -270,13 +287,17 @@ class Teller:
             else:
                 self._outcomes.deliver(flight.batch, flight.decisions)
 
+    def _busy_s(self) -> float:
+        """For how long PostgreSQL has owed the answer to what it was last asked."""
+        return 0.0 if self._busy_since is None else self._loop.time() - self._busy_since
+
     def _look(self) -> None:
         """Ten times a second: let go of who has waited too long, and see whether something is due."""
         if self._is_over:
             return
         self._loop.call_later(_LOOK_S, self._look)
         now = self._loop.time()
-        is_stalled = self._busy_since is not None and now - self._busy_since >= _STALLED_AFTER_S
+        is_stalled = self._busy_s() >= _STALLED_AFTER_S
         admit_s, settle_s = (
             (_ADMIT_TIMEOUT_S, _SETTLE_TIMEOUT_S) if is_stalled else (_CROWD_TIMEOUT_S, _CROWD_TIMEOUT_S)
         )

@@ -12,6 +12,20 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+class Certain(asyncio.Future[None]):
+    """What will happen whoever is told to stop. Who waits for it then goes on waiting, and hears of that afterwards.
+
+    Who is told a second time is let go: by then it may not happen any more.
+    """
+
+    is_certain = True
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Not the first time."""
+        was_certain, self.is_certain = self.is_certain, False
+        return False if was_certain else super().cancel(msg)
+
+
 async def within(seconds: float, coroutine: Coroutine[Any, Any, T]) -> T:
     """The coroutine's result. Raises TimeoutError if it has to wait, and waits longer than this."""
     try:

@@ -1,10 +1,13 @@
 """One request on its way through the stages, and its end."""
 
+import asyncio
+import contextlib
 import datetime as dt
 from dataclasses import dataclass
 
 from catalog.pricing import TokenPrice
 from catalog.serving import Servable
+from gateway.answers import KeptAnswer
 from gateway.asgi import Exchange, Headers
 from gateway.dialects.dialect import Dialect, Meter
 from gateway.errors import Refusal
@@ -100,6 +103,11 @@ class Walk:
         if self.counted is not None:
             # The minute counts what the request used, instead of what it was estimated at.
             self.plant.windows.correct(self.credential, self.counted, tokens=beyond)
+
+    async def keep(self, answer: KeptAnswer) -> None:
+        """Keep the answer for whoever sends the request again. It is paid for: who is told to stop still gives it."""
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.plant.answers.keep(self.exchange.id, answer)
 
     async def count(self) -> None:
         """Count the request in its key's minute, by the limits that the key has now. Raises Refusal (429)."""

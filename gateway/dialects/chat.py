@@ -8,7 +8,15 @@ import orjson
 
 from catalog.serving import Target
 from gateway import fields, metering, weighing
-from gateway.dialects.dialect import Answered, BrokenAnswerError, Dialect, Meter, decoded
+from gateway.dialects.dialect import (
+    Answered,
+    BrokenAnswerError,
+    Dialect,
+    Meter,
+    decoded,
+    encoded,
+    repeatable,
+)
 from gateway.dialects.openai_usage import read_usage
 from gateway.dialects.shared_account import (
     APART,
@@ -249,21 +257,24 @@ class ChunkMeter(Meter):
         if chunk["usage"] is not None:
             self.usage = usage_of(chunk["usage"])
         if not chunk.get("choices"):
-            self._usage_chunk = chunk  # passed on at the end, with the cost, if the client wants it
+            # Passed on at the end, with the cost, if the client wants it.
+            self._usage_chunk = repeatable(chunk)
             return b""
         if self.asked.wants_usage:
             return event
         if data.endswith(_NO_USAGE):
             return event_of(data[: -len(_NO_USAGE)] + b"}")
         del chunk["usage"]
-        return event_of(orjson.dumps(chunk))
+        return event_of(encoded(chunk))
 
     def ending(self, usage: Usage, *, cost_usd: str) -> bytes:
         """The chunk with the usage if it is wanted, the upstream's own or one of ours, and `[DONE]`."""
         if not self.asked.wants_usage:
             return event_of(_DONE)
         same: dict[str, Any] = {
-            name: self._last[name] for name in ("id", "object", "created", "model") if name in self._last
+            name: self._last[name]
+            for name in ("id", "object", "created", "model")
+            if isinstance(self._last.get(name), str | int)
         }
         chunk = self._usage_chunk or {**same, "choices": []}
         counts = chunk.get("usage") if self.usage is not None else None

@@ -114,3 +114,17 @@ def decoded(data: bytes) -> dict[str, Any]:
     if not isinstance(chunk, dict):
         raise BrokenAnswerError("it sent a chunk that is not an object")
     return chunk
+
+
+def encoded(chunk: dict[str, Any]) -> bytes:
+    """A chunk that was decoded, as JSON again. Raises BrokenAnswerError where it is nested too deeply for that."""
+    try:
+        return orjson.dumps(chunk)
+    except orjson.JSONEncodeError:
+        raise BrokenAnswerError("it sent a chunk that is nested too deeply") from None
+
+
+def repeatable(chunk: dict[str, Any]) -> dict[str, Any]:
+    """A chunk that the end of the stream is made of: that it can be, is known before. Raises BrokenAnswerError."""
+    encoded(chunk)
+    return chunk

@@ -11,7 +11,7 @@ import orjson
 
 from catalog.serving import Target
 from gateway import fields, metering, shapes, weighing
-from gateway.dialects.dialect import Answered, BrokenAnswerError, Dialect, Meter, decoded
+from gateway.dialects.dialect import Answered, BrokenAnswerError, Dialect, Meter, decoded, repeatable
 from gateway.dialects.shared_account import (
     OTHER_PRICE,
     STORED,
@@ -202,7 +202,7 @@ class MessageMeter(Meter):
 
     def _take_delta(self, chunk: dict[str, Any]) -> bytes:
         """Withheld until the end: the cost belongs into it. The last one counts; an earlier one goes out as it is."""
-        earlier, self._delta = self._delta, chunk
+        earlier, self._delta = self._delta, repeatable(chunk)
         delta, usage = chunk.get("delta"), chunk.get("usage")
         if isinstance(delta, dict) and isinstance(delta.get("stop_reason"), str):
             self.finish_reason = delta["stop_reason"][:30]

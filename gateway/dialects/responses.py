@@ -7,7 +7,7 @@ import orjson
 
 from catalog.serving import Target
 from gateway import fields, metering, weighing
-from gateway.dialects.dialect import Answered, BrokenAnswerError, Dialect, Meter, decoded
+from gateway.dialects.dialect import Answered, BrokenAnswerError, Dialect, Meter, decoded, repeatable
 from gateway.dialects.openai_usage import read_usage
 from gateway.dialects.shared_account import (
     APART,
@@ -160,7 +160,7 @@ class EventMeter(Meter):
         return event
 
     def _take_end(self, chunk: dict[str, Any]) -> None:
-        self._last = chunk
+        self._last = repeatable(chunk)
         response = _response(chunk)
         self.usage = usage_of(response.get("usage"))
         self.finish_reason = _reason(response)
@@ -282,7 +282,8 @@ def _reason(response: dict[str, Any]) -> str:
     """Why it ended: `completed`, or what made it incomplete."""
     details = response.get("incomplete_details")
     reason = details.get("reason") if isinstance(details, dict) else None
-    return str(reason or response.get("status") or "completed")[:30]
+    told = reason or response.get("status")
+    return told[:30] if isinstance(told, str) and told else "completed"
 
 
 def _produced_characters(output: list[Any]) -> int:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from urllib.parse import quote
 import httpx2 as httpx
 from django.conf import settings
 
+from config.listening import listen
+
 ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE_S = 30.0
 _UVICORN = (
@@ -23,8 +24,6 @@ _UVICORN = (
     *(
         "--loop",
         "uvloop",
-        "--http",
-        "config.http_protocol:StrictHttpProtocol",
         "--no-access-log",
         "--no-proxy-headers",
     ),
@@ -41,11 +40,13 @@ class GatewayServer:
         home: Path,
         processes: int = 1,
         drain_s: int = 30,
+        http: str = "config.http_protocol:StrictHttpProtocol",
         env: Mapping[str, str] | None = None,
         own_env: Sequence[Mapping[str, str]] = (),
     ) -> None:
         self._drain_s = drain_s
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._http = http
+        self._listener = listen("127.0.0.1", 0)
         self._environ = {
             **os.environ,
             "DATABASE_URL": database_url(),
@@ -140,7 +141,10 @@ class GatewayServer:
     def _start(self, index: int) -> subprocess.Popen[bytes]:
         fd = self._listener.fileno()
         return subprocess.Popen(
-            [*_UVICORN, "--fd", str(fd), "--timeout-graceful-shutdown", str(self._drain_s)],
+            [
+                *(*_UVICORN, "--http", self._http, "--fd", str(fd)),
+                *("--timeout-graceful-shutdown", str(self._drain_s)),
+            ],
             cwd=ROOT,
             env={**self._environ, **self._own_environ[index]},
             pass_fds=[fd],
@@ -170,10 +174,17 @@ def running(
     processes: int = 1,
     drain_s: int = 30,
     own_env: Sequence[Mapping[str, str]] = (),
+    http: str = "config.http_protocol:StrictHttpProtocol",
     **env: str,
 ) -> Iterator[GatewayServer]:
     server = GatewayServer(
-        sandbox_url=sandbox_url, home=home, processes=processes, drain_s=drain_s, env=env, own_env=own_env
+        sandbox_url=sandbox_url,
+        home=home,
+        processes=processes,
+        drain_s=drain_s,
+        http=http,
+        env=env,
+        own_env=own_env,
     )
     try:
         yield server

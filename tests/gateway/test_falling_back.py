@@ -65,6 +65,19 @@ def test_no_other_upstream_is_asked_where_the_request_is_at_fault(there: Routes,
     assert there.charged() == 0
 
 
+def test_what_an_upstream_says_of_a_mistake_is_repeated_only_where_it_is_a_word(there: Routes) -> None:
+    deep = b"[" * 900 + b"1" + b"]" * 900
+    body = b'{"error": {"message": %b, "code": 17, "param": %b}}' % (deep, deep)
+    there.upstreams["one"].says(status(400, body))
+
+    response = there.post(there.model("one"))
+
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["param"]) == (400, "17", None)
+    assert error["message"] == "The upstream refused the request."
+    assert there.charged() == 0
+
+
 def test_a_connection_that_is_reset_is_tried_once_more_and_then_the_next_upstream(there: Routes) -> None:
     there.upstreams["one"].says(end="reset")
     model = there.model("one", "two")

@@ -99,6 +99,7 @@ def event(document: object) -> bytes:
 
 
 END = event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+DEEP_USAGE = b'data: {"choices": [], "usage": null, "x": %b1%b}\n\n' % (b"[" * 900, b"]" * 900)
 HALF = b'data: {"choices": [{"index": 0, "delta": {"content": "ha'
 
 
@@ -110,6 +111,17 @@ def last_error(response: httpx.Response) -> str:
 
 
 # --- Odd, but good ---------------------------------------------------------------------------------------------
+
+
+def test_a_chunk_that_is_nested_deeply_is_passed_on_and_counted(scene: Scene) -> None:
+    deep = b'data: {"choices": [{"delta": {"odd": %b"four"%b}}]}\n\n' % (b"[" * 900, b"]" * 900)
+    scene.upstream.streams(word("x" * 36), deep, END)
+
+    response = scene.stream()
+
+    assert response.text.endswith("data: [DONE]\n\n")
+    assert "[[[" in response.text
+    assert scene.stage.record(response).output_tokens == 10
 
 
 def test_a_usage_chunk_that_is_split_inside_an_emoji_is_billed_exactly(scene: Scene) -> None:
@@ -307,6 +319,7 @@ BREAKS = {
     "no JSON": (b"data: {not json}\n\n", "close", "upstream_error"),
     "no UTF-8": (b'data: {"choices": [{"delta": {"content": "\xff"}}]}\n\n', "close", "upstream_error"),
     "an endless event": (b"data: " + b"x" * (9 << 20), "close", "upstream_error"),
+    "too deep to repeat": (DEEP_USAGE, "close", "upstream_error"),
 }
 
 

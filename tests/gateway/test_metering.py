@@ -1,6 +1,7 @@
 """What a report of usage comes to, and what a stream comes to however it is cut."""
 
 import itertools
+import json
 import uuid
 from typing import Any
 
@@ -273,6 +274,61 @@ def test_characters_are_those_that_a_model_wrote() -> None:
     assert Responses().read({"output": [item, 5]}).produced_characters == 3
     assert Messages().read({"content": [block, 5]}).produced_characters == 3
     assert metering.characters(5) == 0
+
+
+def _deep(word: Any, *, levels: int = 900) -> Any:
+    """The word within so many lists, which is more than the interpreter follows."""
+    for _ in range(levels):
+        word = [word]
+    return word
+
+
+def test_characters_are_counted_however_deep_they_are() -> None:
+    deep = _deep("four")
+
+    assert metering.characters(deep) == 4
+    assert Chat().read({"choices": [{"message": {"x": deep}}]}).produced_characters == 4
+    assert Responses().read({"output": [{"arguments": deep}]}).produced_characters == 4
+    assert Messages().read({"content": [{"input": deep}]}).produced_characters == 4
+
+
+@pytest.mark.parametrize(
+    ("dialect", "protocol", "chunk"),
+    [
+        (Chat(), openai_chat.Chat(), {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}),
+        (Chat(), openai_chat.Chat(), {"usage": None, "choices": [{"delta": {"content": "x"}}]}),
+        (Responses(), openai_responses.Responses(), {"type": "response.completed", "response": {}}),
+        (Messages(), SandboxMessages(), {"type": "message_delta", "delta": {}}),
+    ],
+    ids=["a chat's usage", "a chat's chunk", "the end of a response", "the end of a message"],
+)
+def test_a_chunk_that_is_too_deep_to_be_written_again_breaks_the_stream_at_once(
+    dialect: Dialect, protocol: Protocol, chunk: dict[str, Any]
+) -> None:
+    asked = dialect.parse(orjson.dumps({**dialects.body(dialect.endpoint, "m"), "stream": True}))
+    meter = dialect.meter(asked)
+    data = json.dumps({**chunk, "odd": _deep("x", levels=300)}).encode()
+
+    with pytest.raises(BrokenAnswerError, match="too deeply"):
+        meter.take(b"data: " + data + b"\n\n")
+
+    assert meter.error(upstream_error("m", "it broke"), uuid.uuid4())
+
+
+def test_the_last_chunk_of_a_stream_repeats_only_what_is_a_word_or_a_number() -> None:
+    meter, _ = _stream(Chat(), openai_chat.Chat())
+    event = json.dumps({"id": _deep("x"), "model": "m", "choices": [{"delta": {"content": "x"}}]}).encode()
+
+    assert meter.take_plain(b"data: " + event + b"\n\n")[1] == b""
+
+    assert b'"model":"m"' in meter.ending(Usage(1, 1), cost_usd="0")
+    assert b'"id"' not in meter.ending(Usage(1, 1), cost_usd="0")
+
+
+def test_a_reason_that_is_none_is_not_repeated() -> None:
+    answered = Responses().read({"output": [], "incomplete_details": {"reason": _deep("x")}})
+
+    assert answered.finish_reason == "completed"
 
 
 def test_embeddings_have_no_streams() -> None:

@@ -215,3 +215,96 @@ def test_without_a_database_admissions_are_refused_and_settlements_kept(
 
     run(act, tmp_path)
     check_books(idle=True)
+
+
+def test_a_settlement_whose_request_is_told_to_stop_is_waited_for(tmp_path: Path) -> None:
+    desk = Desk(credit="1")
+    request = desk.request()
+
+    async def act(teller: Teller) -> None:
+        assert isinstance(await teller.admit(request), Admitted)
+        request.finished.outcome = UsageRecord.Outcome.COMPLETED
+        request.finished.output_tokens = 1
+        with psycopg.connect(autocommit=True, **telling.connection_parameters()) as other:
+            other.execute("BEGIN")
+            other.execute("SELECT 1 FROM billing_wallet FOR UPDATE")
+            settling = asyncio.create_task(teller.settle(request.finished))
+            await asyncio.sleep(0.1)
+            settling.cancel()
+            await asyncio.sleep(0.1)
+            assert not settling.done()
+            other.execute("ROLLBACK")
+        await settling
+        assert request.finished.charged_nanousd == 2_000
+
+    run(act, tmp_path)
+    check_books(idle=True)
+
+
+def test_a_settlement_that_takes_too_long_is_in_the_journal_even_if_its_request_is_told_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(credit="1")
+    request = desk.request()
+    monkeypatch.setattr(telling, "_SETTLE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(telling, "_ADMIT_TIMEOUT_S", 0.3)
+
+    async def act(teller: Teller) -> None:
+        assert isinstance(await teller.admit(request), Admitted)
+        request.finished.outcome = UsageRecord.Outcome.COMPLETED
+        with psycopg.connect(autocommit=True, **telling.connection_parameters()) as other:
+            other.execute("BEGIN")
+            other.execute("SELECT 1 FROM billing_wallet FOR UPDATE")
+            settling = asyncio.create_task(teller.settle(request.finished))
+            await asyncio.sleep(0.1)
+            settling.cancel()
+            await settling
+            assert journaled(tmp_path)
+            other.execute("ROLLBACK")
+
+    run(act, tmp_path)
+    check_books(idle=True)
+
+
+def test_who_waits_for_a_teller_that_has_ended_can_be_stopped(tmp_path: Path) -> None:
+    request = Desk(credit="1").request()
+
+    async def act(teller: Teller) -> None:
+        await teller.stop()
+        settling = asyncio.create_task(teller.settle(request.finished))
+        await asyncio.sleep(0)
+        settling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await settling
+
+    run(act, tmp_path)
+
+
+def test_a_request_that_has_waited_for_postgresql_before_has_only_the_rest_of_its_patience(
+    tmp_path: Path,
+) -> None:
+    desk = Desk(credit="1")
+    early, late, in_time = desk.request(), desk.request(), desk.request()
+
+    async def act(teller: Teller) -> None:
+        assert isinstance(await teller.admit(in_time, waited_s=1.7), Admitted)
+        in_time.finished.outcome = UsageRecord.Outcome.COMPLETED
+        await teller.settle(in_time.finished)
+        with psycopg.connect(autocommit=True, **telling.connection_parameters()) as other:
+            other.execute("BEGIN")
+            other.execute("SELECT 1 FROM billing_wallet FOR UPDATE")
+            began = time.monotonic()
+            first = asyncio.create_task(teller.admit(early))
+            with pytest.raises(Refusal) as refused:
+                await teller.admit(late, waited_s=1.7)
+            assert time.monotonic() - began < 0.3 + 0.1
+            assert refused.value.status == 503
+            with pytest.raises(Refusal):
+                await first
+            assert time.monotonic() - began > 1
+            other.execute("ROLLBACK")
+        await asyncio.sleep(telling._ADMIT_TIMEOUT_S)
+
+    run(act, tmp_path)
+    assert not Hold.objects.exists()
+    check_books(idle=True)

@@ -14,7 +14,7 @@ from billing.models import Hold
 from gateway import teller as telling
 from gateway.errors import Refusal
 from gateway.teller import Teller
-from tests.gateway.test_teller import run, until
+from tests.gateway.tellers import run, until
 from tests.invariants import check_books
 from tests.usage.desk import Desk
 from usage.admission import Admission, Admitted, CreditsInsufficient, Decision

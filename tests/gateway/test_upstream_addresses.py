@@ -1,9 +1,13 @@
 """Where the gateway connects: judged for the address of each connection, whatever a name has been resolved to."""
 
 import asyncio
+import socket
+import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
+from aiohttp.resolver import AsyncResolver
 from pytest_django import Settings
 
 from gateway.forwarding import Answer, Upstreams, UpstreamsFailedError
@@ -66,3 +70,21 @@ def test_the_sandbox_is_reached_wherever_it_is(settings: Settings, upstream: Raw
     settings.UPSTREAM_PRIVATE_NETWORKS = []
 
     assert isinstance(call(upstream.url), Answer)
+
+
+def test_a_name_that_nobody_resolves_takes_no_longer_than_a_connection_may(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.GATEWAY_CONNECT_TIMEOUT_S = 0.5
+    settings.SANDBOX_UPSTREAM_URL = ""
+    with socket.socket(type=socket.SOCK_DGRAM) as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        address = {"nameservers": ["127.0.0.1"], "udp_port": deaf.getsockname()[1]}
+        monkeypatch.setattr("aiohttp.connector.DefaultResolver", partial(AsyncResolver, **address))
+        began = time.monotonic()
+
+        why = call("https://models.example.com/v1")
+
+        assert deaf.recv(512)  # it was asked
+    assert why == "it could not be reached in time"
+    assert time.monotonic() - began < 2

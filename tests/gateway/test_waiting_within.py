@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.waiting import within
+from gateway.waiting import Certain, within
 
 
 def test_what_need_not_wait_is_done_at_once() -> None:
@@ -61,3 +61,41 @@ def test_what_makes_something_of_its_cut_keeps_its_result() -> None:
         return "late"
 
     assert asyncio.run(within(0.01, stubborn())) == "late"
+
+
+def test_who_waits_for_what_is_certain_hears_that_it_is_to_stop_when_that_has_happened() -> None:
+    async def go() -> None:
+        certain = Certain(loop=asyncio.get_running_loop())
+        waiting = asyncio.create_task(_wait_for(certain))
+        await asyncio.sleep(0)
+
+        waiting.cancel()
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        certain.set_result(None)
+
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert certain.result() is None
+
+    asyncio.run(go())
+
+
+def test_who_is_told_twice_waits_no_more() -> None:
+    async def go() -> None:
+        certain = Certain(loop=asyncio.get_running_loop())
+        waiting = asyncio.create_task(_wait_for(certain))
+        await asyncio.sleep(0)
+
+        waiting.cancel()
+        waiting.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert certain.cancelled()
+
+    asyncio.run(go())
+
+
+async def _wait_for(certain: Certain) -> None:
+    await certain
