@@ -135,7 +135,7 @@ class Teller:
 
     def _lose_patience(self, item: Admit) -> None:
         """The request has waited for long enough, unless PostgreSQL is answering just now."""
-        if not item.future.done() and self._busy_s() >= _SLOW_S:
+        if not item.future.done() and self._busy_s() >= _SLOW_S / 2:
             item.future.set_exception(temporarily_unavailable("The database"))
 
     async def settle(self, finished: FinishedRequest) -> None:

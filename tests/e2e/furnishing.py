@@ -295,7 +295,7 @@ def _make_usage(account: Account, keys: list[ApiKey]) -> list[UsageRecord]:
         input_tokens=1_048_576,
         output_tokens=131_072,
         latency_ms=600_000,
-        cost_nanousd=12_437_500_123,
+        cost_nanousd=12_437_500_068,
         outcome=UsageRecord.Outcome.FAILED,
         error_code="temporarily_unavailable",
     )

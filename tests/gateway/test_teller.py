@@ -261,6 +261,7 @@ def test_a_settlement_that_takes_too_long_is_in_the_journal_even_if_its_request_
             await settling
             assert journaled(tmp_path)
             other.execute("ROLLBACK")
+        await until(lambda: not Hold.objects.exists())
 
     run(act, tmp_path)
     check_books(idle=True)
@@ -301,7 +302,7 @@ def test_a_request_that_has_waited_for_postgresql_before_has_only_the_rest_of_it
             assert refused.value.status == 503
             with pytest.raises(Refusal):
                 await first
-            assert time.monotonic() - began > 1
+            assert time.monotonic() - began > 0.5  # as long as a lock is waited for
             other.execute("ROLLBACK")
         await asyncio.sleep(telling._ADMIT_TIMEOUT_S)
 
