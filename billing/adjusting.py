@@ -6,7 +6,7 @@ from django.db import transaction
 
 from accounts import auditing
 from accounts.models import Account, User
-from billing import moving, promotions
+from billing import collecting, moving, promotions
 from billing.ledger import Leg
 from billing.models import LedgerAccount, LedgerTransaction
 from catalog.money import usd_string
@@ -26,6 +26,7 @@ def take(
         raise ValueError(msg)
     with transaction.atomic():
         moving.lock(account_id=account.pk)
+        collecting.collect(account_id=account.pk, at=at)
         promotions.attribute(account_id=account.pk, at=at)
         granted_nanousd = promotions.take_back(account_id=account.pk, amount_nanousd=amount_nanousd, at=at)
         posted = moving.move(

@@ -62,6 +62,7 @@ _DUE = """
         OR (bought.waits_since IS NULL AND t.is_on AND a.status = 'active' AND p.spends_credits AND (
             m.id IS NULL OR m.expires < %(today)s
             OR (coalesce(w.balance_nanousd - w.held_nanousd, 0) < t.threshold_nanousd
+                AND coalesce(w.to_take_nanousd, 0) = 0
                 AND (t.not_before IS NULL OR t.not_before <= %(at)s))
         ))
     ORDER BY t.account_id
@@ -207,7 +208,8 @@ def _claim(account_id: int, at: dt.datetime) -> TopUp | None:
         topup = waiting(account_id=account_id)
         if topup is not None and auto.asked_at is not None and auto.asked_at > at - ASKING_LASTS:
             topup = None
-        elif topup is None and _wants(auto, wallet.available_nanousd, at):
+        # What is bought while a dispute waits for credit that requests hold would be taken for it, one after the other.
+        elif topup is None and not wallet.to_take_nanousd and _wants(auto, wallet.available_nanousd, at):
             topup = _start(auto, at)
         if topup is not None:
             auto.asked_at = at
@@ -329,10 +331,12 @@ def _ask(topup: TopUp, at: dt.datetime) -> Outcome | None:
 
 def _take(topup: TopUp, payment: PaymentArrived, at: dt.datetime) -> None:
     try:
-        topping_up.take(provider=topup.provider, payment=payment, at=at)
+        paid = topping_up.take(provider=topup.provider, payment=payment, at=at)
     except unmatched.REASONS as problem:
         unmatched.note(provider=topup.provider, payment=payment, why=str(problem), event=None, at=at)
         _give_up(topup, "The payment was not what was asked for. We look into it.")
+    else:
+        unmatched.found(topup=paid, at=at)
 
 
 def _give_up(topup: TopUp, message: str) -> None:

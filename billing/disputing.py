@@ -48,6 +48,8 @@ def hear(
         raise DisputeDiffers(msg)
     with transaction.atomic():
         moving.lock(account_id=topup.account_id)
+        # Before credit may come back: what was spent is not waited for, so that nothing of it is taken for that.
+        collecting.collect(account_id=topup.account_id, at=at)
         dispute = Dispute.objects.filter(topup=topup, provider_dispute=news.dispute).first()
         known = dispute is not None
         if dispute is not None and dispute.amount_nanousd != news.amount_cents * NANO_PER_CENT:

@@ -99,6 +99,8 @@ def start(
     """
     with transaction.atomic():
         moving.lock(account_id=topup.account_id)
+        # What a dispute waits for is not for a refund.
+        collecting.collect(account_id=topup.account_id, at=at)
         topup = TopUp.objects.select_for_update(of=("self",)).get(pk=topup.pk)
         if Refund.objects.filter(reference=reference).exists():
             raise AlreadyAsked(reference)

@@ -84,7 +84,11 @@ def process(*, event: WebhookEvent, at: dt.datetime) -> None:
 
 def process_due(*, at: dt.datetime, limit: int = 100) -> int:
     """Process what a crash or a failure has left, the oldest first. Returns how many there were."""
-    due = list(WebhookEvent.objects.filter(processed_at=None, due_at__lte=at).order_by("due_at")[:limit])
+    due = list(
+        WebhookEvent.objects.filter(processed_at=None, due_at__lte=at).order_by(
+            "due_at", "occurred_at", "pk"
+        )[:limit]
+    )
     for event in due:
         process(event=event, at=at)
     return len(due)

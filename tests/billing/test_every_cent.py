@@ -2,8 +2,9 @@
 
 Every amount from $5.00 to $100.00, at each rate, goes through the functions that decide an amount: the quote, the lines
 that Stripe is asked to charge, and the legs of the top-up. At 25 % all of them are posted, at the other rates every
-seventh, twenty to a transaction: one for each would take minutes, and to check a hundred that they sum to zero too. The whole way of a purchase, with payment,
-wallet and receipt, is gone by every 29th amount at 25 %, and with the fake Stripe's own sum by eleven at each rate.
+seventh, twenty to a transaction: one for each would take minutes, and to check that hundreds sum to zero would too. The
+whole way of a purchase, with payment, wallet and receipt, is gone by every 29th amount at 25 %, and with the fake
+Stripe's own sum by eleven at each rate.
 """
 
 from decimal import Decimal

@@ -101,7 +101,14 @@ CHECKS = (
         """
         SELECT format('%s event %s, %s', e.provider, e.event, e.type), 1, 0, false
         FROM billing_webhookevent e CROSS JOIN audited
-        WHERE e.processed_at IS NULL AND e.received_at < audited.at - interval '1 day' ORDER BY e.id
+        WHERE e.processed_at IS NULL AND e.received_at < audited.at - interval '1 day' AND NOT (
+            -- What is told of a payment that is not known here may be none of ours: it is ignored after some days.
+            coalesce(e.news->>'kind', '') IN ('RefundChanged', 'DisputeChanged') AND NOT EXISTS (
+                SELECT FROM billing_topup u
+                WHERE u.status = 'paid' AND u.provider = e.provider AND u.provider_payment <> ''
+                    AND u.provider_payment = e.news->>'payment'
+            )
+        ) ORDER BY e.id
         """,
     ),
 )

@@ -286,7 +286,7 @@ class Buying(Requests):
                 self.bought.append((topup.paid_at, topup.total_nanousd))
 
     def _wants(self, auto: Auto) -> bool:
-        if not auto.is_on or self.purse.available >= auto.threshold:
+        if not auto.is_on or self.purse.to_take or self.purse.available >= auto.threshold:
             return False
         if auto.not_before is not None and auto.not_before > self.at:
             return False

@@ -80,6 +80,7 @@ class MoneyMachine(Buying):
     @rule(percent=st.sampled_from([100, 1, 33, 110]), kill=KILL)
     def adjust(self, percent: int, kill: int | None) -> None:
         """Down by so much of what is available; never by what requests hold."""
+        self.collect(kill=None)
         nanousd = max(1, self.purse.available * percent // 100)
         reference = self.name("adjust")
 
@@ -108,6 +109,7 @@ class MoneyMachine(Buying):
     @rule(which=ANY, percent=st.sampled_from([1, 10, 33, 100]), mood=MOODS, kill=KILL)
     def refund(self, which: int, percent: int, mood: Mood, kill: int | None) -> None:
         """As much of what can be given back: the credit goes out first, then the company is asked."""
+        self.collect(kill=None)
         paid = self.payments[which % len(self.payments)]
         most = max(0, min(paid.kept_credit, self.purse.paid, self.purse.available)) // CENT
         topup, reference = TopUp.objects.get(pk=paid.id), self.name("refund")
@@ -317,7 +319,6 @@ class MoneyMachine(Buying):
         self.tell(news, kill=kill, occurred_at=self.at)
         paid.dispute_changes(name, status, cents * CENT, self.at, self.purse)
 
-    @precondition(lambda self: bool(self.purse.to_take))
     @rule(kill=KILL)
     def collect(self, kill: int | None) -> None:
         """Disputes and refunds that came while requests held credit take what these have left."""

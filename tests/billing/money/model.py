@@ -212,6 +212,7 @@ class Payment:
         self, name: str, status: str, amount: int, decided_at: dt.datetime, purse: Purse
     ) -> None:
         """The bank wants an amount back, or has decided; the later decision counts."""
+        purse.collect()
         dispute = self.disputes.get(name)
         if dispute is None:
             dispute = self.disputes[name] = Back(0, 0, 0, "won", is_dispute=True)
