@@ -36,13 +36,13 @@ class Asking:
         self._arrears = arrears
         self._outcomes = outcomes
 
-    async def process(self, batch: list[Item], *, is_brief: bool = False) -> None:
+    async def process(self, batch: list[Item], *, is_brief: bool = False, is_again: bool = False) -> None:
         if not is_brief:
             batch = await self.refuse_locked(batch)
         if batch:
-            await self._book(batch, is_brief=is_brief)
+            await self._book(batch, is_brief=is_brief, is_again=is_again)
 
-    async def _book(self, batch: list[Item], *, is_brief: bool) -> None:
+    async def _book(self, batch: list[Item], *, is_brief: bool, is_again: bool) -> None:
         pipe = await self._connection.connected()
         if pipe is None:
             await self._outcomes.fail(batch)
@@ -56,7 +56,7 @@ class Asking:
             if error.is_lock and is_brief:
                 await self._lock_out(batch)
             elif error.is_lock:
-                await self.part(batch)
+                await self.part(batch, is_again=is_again)
             elif error.is_transient:
                 await self.give_up(batch, error)
             else:
@@ -104,8 +104,11 @@ class Asking:
 
     # --- Locked wallets --------------------------------------------------------------------------------------
 
-    async def part(self, batch: list[Item]) -> None:
-        """Somebody keeps a wallet of this batch locked: book the others, and refuse those whose it is."""
+    async def part(self, batch: list[Item], *, is_again: bool = False) -> None:
+        """Somebody keeps a wallet of this batch locked: book the others, and refuse those whose it is.
+
+        `is_again`: this batch as it is has been parted before.
+        """
         others = await self.refuse_locked(batch)
         if len(others) < len(batch):
             await self.process(others)
@@ -117,10 +120,12 @@ class Asking:
             await self._lock_out(batch)
             return
         suspects = await self._suspects(by_account)
-        if suspects is None:
+        if suspects is None or (is_again and not suspects):
+            # Something else than a wallet is locked. Whose that is cannot be told.
             await self._outcomes.fail(batch)
             return
-        await self.process([item for item in batch if item.finished.account_id not in suspects])
+        others = [item for item in batch if item.finished.account_id not in suspects]
+        await self.process(others, is_again=not suspects)
         # Some of them were only in another batch just then.
         known = len(self.locked.accounts)
         for account in suspects:

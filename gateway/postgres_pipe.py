@@ -49,12 +49,20 @@ Answers = list[pq.abc.PGresult]
 class _Exchange:
     """Calls that were sent together, and their answers as far as they have come."""
 
-    __slots__ = ("answers", "awaited", "whole")
+    __slots__ = ("_awaited", "answers", "whole")
 
-    def __init__(self, whole: asyncio.Future[Answers], awaited: int) -> None:
+    def __init__(self, whole: asyncio.Future[Answers], awaited: int | None) -> None:
+        """`awaited` is how many answers come; None: they end with that to a Sync. A commit that fails is one more."""
         self.whole = whole
-        self.awaited = awaited
+        self._awaited = awaited
         self.answers: Answers = []
+
+    def take(self, answer: pq.abc.PGresult) -> bool:
+        """Whether it was the last one."""
+        self.answers.append(answer)
+        if self._awaited is None:
+            return answer.status == pq.ExecStatus.PIPELINE_SYNC
+        return len(self.answers) == self._awaited
 
 
 class PostgresPipe:
@@ -78,14 +86,14 @@ class PostgresPipe:
         """Connect, and prepare the statements that will be called often. Raises PostgresAway, CallRefused."""
         try:
             pipe = cls(await psycopg.AsyncConnection.connect(autocommit=True, **parameters))
+            try:
+                await pipe._prepare(statements)
+                pipe.session = (await pipe.commit(Call(_WHO_AM_I, [])))[0].decode()
+            except BaseException:
+                pipe.close()
+                raise
         except psycopg.Error as error:
             raise PostgresAway(first_line(error)) from None
-        try:
-            await pipe._prepare(statements)
-            pipe.session = (await pipe.commit(Call(_WHO_AM_I, [])))[0].decode()
-        except BaseException:
-            pipe.close()
-            raise
         return pipe
 
     async def ask(self, *calls: Call) -> list[bytes]:
@@ -124,7 +132,7 @@ class PostgresPipe:
             name = self._names[statement] = f"s{number}".encode()
             self._libpq.send_prepare(name, statement.encode())
         self._libpq.pipeline_sync()
-        judged(await self._flush(len(self._names) + 1))
+        judged(await self._flush(None))
 
     def _send(self, calls: Sequence[Call], *, is_last: bool) -> asyncio.Future[Answers]:
         unprepared = 0
@@ -139,12 +147,12 @@ class PostgresPipe:
                 self._libpq.pipeline_sync()
             else:
                 self._libpq.send_flush_request()
-            return self._flush(unprepared + len(calls) + is_last)
+            return self._flush(None if is_last else unprepared + len(calls))
         except psycopg.OperationalError as error:
             raise PostgresAway(first_line(error)) from None
 
-    def _flush(self, awaited: int) -> asyncio.Future[Answers]:
-        """Send what is buffered, to which so many answers will come."""
+    def _flush(self, awaited: int | None) -> asyncio.Future[Answers]:
+        """Send what is buffered, to which so many answers will come; None: those up to the Sync's."""
         if self._socket < 0:
             raise PostgresAway("the connection is closed")
         exchange = _Exchange(self._loop.create_future(), awaited)
@@ -182,8 +190,7 @@ class PostgresPipe:
 
     def _take(self, answer: pq.abc.PGresult) -> None:
         exchange = self._exchanges[0]
-        exchange.answers.append(answer)
-        if len(exchange.answers) == exchange.awaited:
+        if exchange.take(answer):
             self._exchanges.popleft()
             if not exchange.whole.done():
                 exchange.whole.set_result(exchange.answers)

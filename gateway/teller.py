@@ -152,6 +152,10 @@ class Teller:
         try:
             await future
         except (asyncio.CancelledError, TimeoutError):
+            if future.cancelled():
+                if not self._is_over:
+                    await asyncio.shield(self._arrears.keep([finished]))
+                raise
             if future.exception() is not None:
                 await self._arrears.keep([finished])
 
@@ -206,17 +210,23 @@ class Teller:
 
     async def _do_apart(self) -> bool:
         """What has to be done while nothing is on its way; whether there may be more of it."""
-        self._busy_since = self._loop.time()
+        self._begin_to_wait()
         await self._keep_up()
         while self._to_part:
-            self._busy_since = self._loop.time()
+            self._begin_to_wait()
             await self._asking.part(self._to_part.popleft())
         while self._to_ask:
-            self._busy_since = self._loop.time()
+            self._begin_to_wait()
             await self._asking.process(self._to_ask.popleft())
         has_replayed = self._arrears.is_due and await self._replay()
-        self._busy_since = None
+        if self._connection.pipe is not None:
+            self._busy_since = None
         return has_replayed
+
+    def _begin_to_wait(self) -> None:
+        """For PostgreSQL. As long as it is away, we have waited since it last answered."""
+        if self._connection.pipe is not None or self._busy_since is None:
+            self._busy_since = self._loop.time()
 
     def _may_send(self) -> bool:
         """Whether the next batch need not wait for those on their way."""
@@ -263,10 +273,12 @@ class Teller:
         self._arrival.set()
 
     async def _land(self, flight: _Flight) -> None:
+        since = self._busy_since
         self._busy_since = self._loop.time() if self._flights else None
         try:
             (answer,) = judged(flight.answers.result())
         except PostgresAway as error:
+            self._busy_since = since
             self._connection.lose(error)
             await self._outcomes.fail(flight.batch, is_in_doubt=True)
         except CallRefused as error:

@@ -33,6 +33,8 @@ class Question:
     @classmethod
     def of(cls, *, admissions: Sequence[Admission], ended: Sequence[FinishedRequest]) -> Self:
         asking = [admission.finished for admission in admissions]
+        # Who asks anew, for another model, may have begun minutes ago, and was counted then.
+        counting = [a.at for a in admissions if a.minute is not None] or [a.at for a in admissions]
         return cls(
             accounts=sorted({a.account_id for a in asking} | {e.account_id for e in ended}),
             versions={a.finished.key_id: [a.key_version, a.account_version] for a in admissions},
@@ -47,7 +49,7 @@ class Question:
             counted={
                 a.finished.key_id for a in admissions if a.minute is not None and not a.minute.is_decided
             },
-            since=str(first_id_since(min((a.at for a in admissions), default=_EPOCH) - WINDOW)),
+            since=str(first_id_since(min(counting, default=_EPOCH) - WINDOW)),
         )
 
     def parameters(self) -> list[bytes | None]:

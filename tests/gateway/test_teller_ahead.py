@@ -13,11 +13,13 @@ import pytest
 from billing.models import Hold
 from gateway import teller as telling
 from gateway.errors import Refusal
+from gateway.postgres_pipe import CallRefused, PostgresPipe, judged
 from gateway.teller import Teller
 from tests.gateway.tellers import run, until
 from tests.invariants import check_books
 from tests.usage.desk import Desk
 from usage.admission import Admission, Admitted, CreditsInsufficient, Decision
+from usage.batches import Call
 from usage.models import UsageRecord
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -193,3 +195,43 @@ def test_a_batch_that_cannot_be_booked_takes_none_behind_it_down(tmp_path: Path)
 
     run(act, tmp_path)
     assert desk.wallet.held_nanousd == 2 * HELD
+
+
+def test_a_lock_on_something_else_than_a_wallet_refuses_those_who_wait_for_it_and_no_later_ones(
+    tmp_path: Path,
+) -> None:
+    desk, neighbor = Desk(credit="0.001"), Desk(credit="0.001")
+    requests = [desk.request(), neighbor.request()]
+    later = desk.request()
+
+    async def act(teller: Teller) -> None:
+        other = await psycopg.AsyncConnection.connect(autocommit=True, **telling.connection_parameters())
+        async with other:
+            await other.execute("BEGIN")
+            await other.execute("LOCK TABLE billing_hold IN SHARE MODE")
+            async with asyncio.timeout(5):
+                asked = [teller.admit(request) for request in requests]
+                refused = await asyncio.gather(*asked, return_exceptions=True)
+            assert [getattr(refusal, "status", None) for refusal in refused] == [503, 503]
+            await other.execute("ROLLBACK")
+        await Counter(teller, desk).serve(later)
+
+    run(act, tmp_path)
+    assert not Hold.objects.exists()
+    check_books(idle=True)
+
+
+def test_a_commit_that_fails_is_not_taken_for_the_answer_to_what_was_sent_behind_it() -> None:
+    async def act() -> None:
+        pipe = await PostgresPipe.connect(**telling.connection_parameters())
+        await pipe.commit(
+            Call("CREATE TEMPORARY TABLE once (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)", [])
+        )
+        twice = pipe.send(Call("INSERT INTO once VALUES (1), (1) RETURNING n", []))
+        behind = [pipe.send(Call("SELECT $1::text", [word])) for word in (b"first", b"second")]
+        with pytest.raises(CallRefused, match="duplicate key"):
+            judged(await twice)
+        assert [judged(await answers) for answers in behind] == [[b"first"], [b"second"]]
+        pipe.close()
+
+    asyncio.run(act())

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock, MagicMock
+from urllib.parse import quote
 
 import httpx2 as httpx
 import orjson
@@ -36,6 +37,13 @@ DONE = b"data: [DONE]\n\n"
 COST = 3 * 5_000 + 7 * 25_000
 
 
+def patient_database_url() -> str:
+    """For a teller that does not give a locked wallet up while the test holds it."""
+    url = server.database_url()
+    options = quote("-c lock_timeout=5000 -c timezone=UTC")
+    return f"{url}{'&' if '?' in url else '?'}options={options}"
+
+
 @contextmanager
 def locked_wallets() -> Iterator[None]:
     """Nothing is settled meanwhile."""
@@ -51,7 +59,11 @@ def test_what_is_being_settled_when_the_time_is_over_is_answered_whole_and_charg
 ) -> None:
     with (
         server.running(
-            sandbox_url=sandbox_url, home=tmp_path, drain_s=0, GATEWAY_CATALOGUE_EVERY_S="0.05"
+            sandbox_url=sandbox_url,
+            home=tmp_path,
+            drain_s=0,
+            GATEWAY_CATALOGUE_EVERY_S="0.05",
+            DATABASE_URL=patient_database_url(),
         ) as gateway,
         ThreadPoolExecutor(2) as pool,
     ):
