@@ -5,6 +5,7 @@ TOLLGATE_HOME, and passes them here. Anywhere else SECRET_KEY and KEY_PEPPERS mu
 default.
 """
 
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -118,7 +119,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Celery ------------------------------------------------------------------------------------------------
 
-CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
+# Of a socket, what redis-py calls `db` is a virtual host to Celery, and unknown it would be database 0.
+CELERY_BROKER_URL = re.sub(r"([?&])db=", r"\1virtual_host=", REDIS_URL.replace("unix://", "redis+socket://", 1))
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_IGNORE_RESULT = True
