@@ -120,7 +120,9 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # --- Celery ------------------------------------------------------------------------------------------------
 
 # Of a socket, what redis-py calls `db` is a virtual host to Celery, and unknown it would be database 0.
-CELERY_BROKER_URL = re.sub(r"([?&])db=", r"\1virtual_host=", REDIS_URL.replace("unix://", "redis+socket://", 1))
+CELERY_BROKER_URL = re.sub(
+    r"([?&])db=", r"\1virtual_host=", REDIS_URL.replace("unix://", "redis+socket://", 1)
+)
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_IGNORE_RESULT = True

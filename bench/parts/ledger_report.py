@@ -135,7 +135,7 @@ def _telling(told: Sequence[Told], sync_s: float) -> str:
 
 
 def _telling_limit(told: Sequence[Told]) -> str:
-    """Who worked most of the time, as the two take turns: all who ask are in one batch, and ask again when it is answered."""
+    """Who worked most of the time, as the two take turns: all are in one batch, and ask again when it is answered."""
     own = [_median(told, cell, "own_busy") for cell in told[0]]
     backend = [_median(told, cell, "backend_busy") for cell in told[0]]
     together = [one + other for one, other in zip(own, backend, strict=True)]
@@ -144,8 +144,8 @@ def _telling_limit(told: Sequence[Told]) -> str:
         "PostgreSQL's" if all(more) else "the teller's" if not any(more) else "now the one's, now the other's"
     )
     return (
-        f"The two take turns, as all requests are in one batch and come again when\nit is answered: together they were busy for"
-        f" {min(together):.0%} to {max(together):.0%} of the time, and the larger part is {who}."
+        "The two take turns, as all requests are in one batch and come again when\nit is answered: together they were"
+        f" busy for {min(together):.0%} to {max(together):.0%} of the time, and the larger part is {who}."
     )
 
 
