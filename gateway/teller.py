@@ -32,7 +32,7 @@ from gateway.postgres_pipe import Answers, CallRefused, PostgresAway, PostgresPi
 from gateway.standing_connection import StandingConnection
 from gateway.waiting import Certain
 from usage import batches
-from usage.admission import Admission, Decision
+from usage.admission import Admission, Admitted, Decision
 from usage.batches import TRY, WRITE, Call, as_json
 from usage.books import Books
 from usage.foreseeing import Foresight
@@ -44,6 +44,8 @@ logger = logging.getLogger(__name__)
 _BATCH = 256
 # Batches that may be on their way at once: while PostgreSQL works on one, the next is decided and sent.
 _AHEAD = 2
+# Who waits is a third of all, and is sent: then a third is with PostgreSQL, and a third elsewhere.
+_SHARES = 3
 _HEARTBEAT_S = 5.0
 _LOOK_S = 0.1
 # Counted from the asking, while PostgreSQL answers nothing. As long as it does, a crowd may take longer.
@@ -96,6 +98,10 @@ class Teller:
         self._to_ask: deque[list[Item]] = deque()
         # Those that waited in vain for a wallet that somebody keeps locked.
         self._to_part: deque[list[Item]] = deque()
+        # Requests that have asked, and have not been refused or settled yet.
+        self._open = 0
+        # Nothing is done but to wait: whoever comes may send, and what was written is delivered, without `_run`.
+        self._is_resting = False
         self._busy_since: float | None = None
         self._beat_at = 0.0
         self._running: asyncio.Task[None] | None = None
@@ -121,17 +127,23 @@ class Teller:
         `waited_s` is how long the request has waited for PostgreSQL before.
         """
         item = Admit(request, self._loop.create_future(), self._loop.time())
+        is_new, has_hold = not request.replaces, False
+        self._open += is_new
         self._enqueue(item)
         self._patience.append(item)
         if waited_s > _SLOW_S:
             self._loop.call_later(max(_ADMIT_TIMEOUT_S - waited_s, _SLOW_S), self._lose_patience, item)
         try:
-            return await item.future
+            decision = await item.future
+            has_hold = isinstance(decision, Admitted)
+            return decision
         except asyncio.CancelledError:
             # Told to stop after the decision was made, and before it was heard. (What is replaced has its walk.)
-            if not request.replaces and is_admitted(item.future):
+            if is_new and is_admitted(item.future):
                 self._give_back(request)
             raise
+        finally:
+            self._open -= is_new and not has_hold
 
     def _lose_patience(self, item: Admit) -> None:
         """The request has waited for long enough, unless PostgreSQL is answering just now."""
@@ -158,6 +170,8 @@ class Teller:
                 raise
             if future.exception() is not None:
                 await self._arrears.keep([finished])
+        finally:
+            self._open = max(self._open - 1, 0)
 
     def note(self, finished: FinishedRequest) -> None:
         """Record a refused request, some time soon."""
@@ -169,7 +183,13 @@ class Teller:
 
     def _enqueue(self, item: Item) -> None:
         self._queue.append(item)
-        self._arrival.set()
+        if self._is_resting and self._is_share() and item.future is not None and self._may_send_at_once():
+            self._send(self._next())
+        else:
+            self._arrival.set()
+
+    def _next(self) -> list[Item]:
+        return [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))]
 
     # --- One batch after the other ---------------------------------------------------------------------------
 
@@ -196,7 +216,7 @@ class Teller:
             if self._queue and self._may_send():
                 # Whoever is about to ask in this turn of the loop shares the batch.
                 await asyncio.sleep(0)
-                batch = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))]
+                batch = self._next()
                 if self._asking.locked.accounts:
                     batch = await self._asking.refuse_locked(batch)
                 if batch:
@@ -206,7 +226,9 @@ class Teller:
             elif self._is_stopping and not (self._queue or self._flights or self._to_ask or self._to_part):
                 break
             elif not self._arrival.is_set():
+                self._is_resting = True
                 await self._arrival.wait()
+                self._is_resting = False
 
     async def _do_apart(self) -> bool:
         """What has to be done while nothing is on its way; whether there may be more of it."""
@@ -232,7 +254,21 @@ class Teller:
         """Whether the next batch need not wait for those on their way."""
         if not self._flights:
             return True
-        return len(self._flights) < _AHEAD and not (self._to_ask or self._to_part or self._is_due())
+        if len(self._flights) == _AHEAD or self._has_apart():
+            return False
+        return len(self._queue) >= len(self._flights[-1].batch) or self._is_share()
+
+    def _may_send_at_once(self) -> bool:
+        """Whether the next batch may go without a look at anything else."""
+        is_apart = self._connection.pipe is None or self._asking.locked.accounts or self._has_apart()
+        return not is_apart and self._may_send()
+
+    def _is_share(self) -> bool:
+        """Whether so many wait that it is better to send them than to wait for more."""
+        return len(self._queue) * _SHARES >= self._open
+
+    def _has_apart(self) -> bool:
+        return bool(self._to_ask or self._to_part) or self._is_due()
 
     def _is_due(self) -> bool:
         """Whether there is something to do beside the queue."""
@@ -262,14 +298,21 @@ class Teller:
         except PostgresAway as error:
             answers = self._loop.create_future()
             answers.set_exception(error)
-        answers.add_done_callback(self._wake)
+        answers.add_done_callback(self._on_answer)
         if not self._flights:
             self._busy_since = self._loop.time()
         self._flights.append(_Flight(batch, question, decisions, answers))
         # The next batch is decided on what this one leaves. If it leaves something else, neither finds what it expects.
         self._connection.foresight.learn(question, opened.left())
 
-    def _wake(self, _answers: asyncio.Future[Answers]) -> None:
+    def _on_answer(self, answers: asyncio.Future[Answers]) -> None:
+        """Deliver at once what was written as it was decided. All else is for `_land`."""
+        if self._is_resting and self._flights and self._flights[0].answers is answers and _is_written(answers):
+            flight = self._flights.popleft()
+            self._busy_since = self._loop.time() if self._flights else None
+            self._outcomes.deliver(flight.batch, flight.decisions)
+            if not (self._queue or self._is_stopping or self._has_apart()):
+                return
         self._arrival.set()
 
     async def _land(self, flight: _Flight) -> None:
@@ -373,6 +416,14 @@ class Teller:
 
     def _beat_at_once(self) -> None:
         self._beat_at = 0.0
+
+
+def _is_written(answers: asyncio.Future[Answers]) -> bool:
+    """Whether a batch was committed as it was decided."""
+    try:
+        return judged(answers.result()) == [b""]
+    except (PostgresAway, CallRefused):
+        return False
 
 
 def connection_parameters() -> dict[str, Any]:
