@@ -17,8 +17,6 @@ from redis.asyncio.connection import parse_url
 # What an answer may take. The event loop may be late itself: a timer that fires late proves nothing about Redis.
 TIMEOUT_S = 0.1
 _LATE_S = 0.02
-# What nobody waits for goes out with the next question, or after this.
-_TELL_WITHIN_S = 0.005
 
 
 class RedisAway(Exception):
@@ -55,14 +53,14 @@ class RedisPipe:
         return await connection.ask("EVALSHA", self._digests[script], 1, key, *arguments)
 
     def tell(self, script: str, key: str, *arguments: str | int) -> None:
-        """Have one of the scripts run within milliseconds, before whatever is asked later; nobody waits for it.
+        """Have one of the scripts run, before whatever is asked later; nobody waits for it.
 
         Raises RedisAway if there is no connection now.
         """
         if self._connection is None or not self._connection.is_open:
             self._is_unheard = True
             raise RedisAway("there is no connection")
-        self._connection.send("EVALSHA", self._digests[script], 1, key, *arguments, within_s=_TELL_WITHIN_S)
+        self._connection.send("EVALSHA", self._digests[script], 1, key, *arguments, is_awaited=False)
 
     async def close(self) -> None:
         """Wait for the answers that are still to come, and hang up."""
@@ -122,8 +120,6 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._unsent: list[bytes] = []
-        self._sending: asyncio.Handle | None = None
-        self._sends_soon = False
 
     @property
     def is_open(self) -> bool:
@@ -133,30 +129,24 @@ class _Connection(asyncio.Protocol):
         """The answer to one command. Raises RedisAway; the connection is closed then, for its order is lost."""
         return await self.send(*command)
 
-    def send(self, *command: str | bytes | int, within_s: float = 0.0) -> "asyncio.Future[Any]":
+    def send(self, *command: str | bytes | int, is_awaited: bool = True) -> "asyncio.Future[Any]":
         """Send one command; its answer may be waited for. Raises RedisAway.
 
-        The commands of one turn of the event loop go out together, and with them what could wait.
+        The commands of one turn of the event loop go out together.
         """
         if self._transport is None:
             raise RedisAway("the connection is closed")
         future: asyncio.Future[Any] = self._loop.create_future()
-        due = self._loop.time() + within_s + TIMEOUT_S
-        self._asked.append((future, due, not within_s))
+        due = self._loop.time() + TIMEOUT_S
+        self._asked.append((future, due, is_awaited))
+        if not self._unsent:
+            self._loop.call_soon(self._send)
         self._unsent.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # typed as a 1-tuple
-        if not within_s and not self._sends_soon:
-            self._sends_soon = True
-            if self._sending is not None:
-                self._sending.cancel()
-            self._sending = self._loop.call_soon(self._send)
-        elif self._sending is None:
-            self._sending = self._loop.call_later(within_s, self._send)
         if self._watch is None:
             self._watch = self._loop.call_at(due, self._look, due)
         return future
 
     def _send(self) -> None:
-        self._sending, self._sends_soon = None, False
         unsent, self._unsent = self._unsent, []
         if self._transport is not None and unsent:
             self._transport.write(b"".join(unsent))

@@ -7,6 +7,7 @@ was emptied or started anew, it does not know the whole minute: then the teller 
 believe Redis afterwards either, for that key and in every process. A refused request is not counted.
 """
 
+import asyncio
 import datetime as dt
 import logging
 import time
@@ -28,6 +29,8 @@ from usage.minutes import Minute, MinuteExhausted, MinuteState
 logger = logging.getLogger(__name__)
 
 _PAUSE_S = 1.0
+# What a request has used is told to Redis with the next question, or after this.
+_TELL_WITHIN_S = 0.005
 _MINUTE_S = 60
 _SECOND_MS = 1000
 _NO_LIMIT = -1
@@ -108,6 +111,9 @@ class Windows:
     def __init__(self) -> None:
         self._redis = RedisPipe(settings.REDIS_URL, _COUNT, _CORRECT, _VOUCH, greeting=(_GREET, _SINCE))
         self._away_until = 0.0
+        # What is to be told of each key's seconds: requests and tokens. Many requests of a second are told as one.
+        self._corrections: dict[tuple[int, int], tuple[int, int]] = {}
+        self._telling: asyncio.TimerHandle | None = None
 
     def will_miss(self, counted: Counted, *, tokens: int) -> bool:
         """Whether Redis counts so many tokens too little of a request, and cannot be told now."""
@@ -144,15 +150,31 @@ class Windows:
         """Add what a request used beyond its estimate (or give back the rest), in the second it was counted in."""
         if not counted.second or not (tokens or requests):
             return
+        where = credential.key_id, counted.second
+        more_requests, more_tokens = self._corrections.get(where, (0, 0))
+        self._corrections[where] = more_requests + requests, more_tokens + tokens
         # Nobody waits for it: it comes before whatever this process counts next.
-        with suppress(RedisAway):
-            self._redis.tell(_CORRECT, _name(credential.key_id), counted.second, requests, tokens)
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(_TELL_WITHIN_S, self._tell)
 
     async def close(self) -> None:
+        self._tell()
         await self._redis.close()
+
+    def _tell(self) -> None:
+        """Tell Redis what is to be corrected."""
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        corrections, self._corrections = self._corrections, {}
+        for (key_id, second), (requests, tokens) in corrections.items():
+            with suppress(RedisAway):
+                self._redis.tell(_CORRECT, _name(key_id), second, requests, tokens)
 
     async def _ask(self, credential: Credential, *, tokens: int, counts: bool) -> Counted:
         limits = (credential.requests_per_minute, credential.tokens_per_minute)
+        if self._corrections:
+            self._tell()
         if time.monotonic() >= self._away_until:
             arguments = [_NO_LIMIT if limit is None else limit for limit in limits]
             try:

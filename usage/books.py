@@ -147,7 +147,7 @@ class Books:
         if request.idempotency is None:
             return self._judge(request)
         claimed = self._claims.get((request.finished.key_id, request.idempotency.digest))
-        if claimed is not None and claimed.request_id != str(request.finished.id):
+        if claimed is not None and claimed.request_id != request.finished.id_text:
             is_same_body = claimed.body_digest == request.idempotency.body_digest
             return Repeated(request_id=uuid.UUID(claimed.request_id), is_same_body=is_same_body)
         decision = self._judge(request)
@@ -198,7 +198,7 @@ class Books:
             self._allowances.change(hold.account_id, hold.allowance_day, change)
         if finished.outcome == UsageRecord.Outcome.REFUSED:
             # It was admitted, and whoever asked did not hear of it in time.
-            self._freed_claims.append(str(finished.id))
+            self._freed_claims.append(finished.id_text)
         if finished.is_missed:
             self._newly_missed.add(finished.key_id)
         self.record(finished)
@@ -207,7 +207,7 @@ class Books:
     def record(self, finished: FinishedRequest) -> None:
         """Record a request that holds nothing: it was refused, or `end` has just settled it."""
         if finished.outcome in _UNSERVED:
-            self._freed_claims.append(str(finished.id))
+            self._freed_claims.append(finished.id_text)
         self._ended.append(finished)
 
     def changes(self) -> list[bytes | None]:
@@ -250,9 +250,9 @@ class Books:
 
     def _resolve(self, finished: FinishedRequest) -> _Hold | None:
         """What the request holds, which it holds no longer; None: nothing."""
-        hold = self._holds.pop(str(finished.id), None)
+        hold = self._holds.pop(finished.id_text, None)
         if hold is not None:
-            self._resolved.append(str(finished.id))
+            self._resolved.append(finished.id_text)
         return hold
 
     def _take_back(self, request: Admission) -> None:
@@ -293,7 +293,7 @@ class Books:
         return Admitted(output_limit=limit, held_nanousd=0)
 
     def _claim(self, request: Admission, idempotency: Idempotency) -> None:
-        request_id = str(request.finished.id)
+        request_id = request.finished.id_text
         self._claims[request.finished.key_id, idempotency.digest] = _Claim(
             idempotency.body_digest, request_id
         )
@@ -337,7 +337,7 @@ class Books:
     ) -> None:
         self._new_holds.append(
             {
-                "request_id": request.finished.id,
+                "request_id": request.finished.id_text,
                 "account_id": request.finished.account_id,
                 "key_id": request.finished.key_id,
                 "process_id": request.process_id,
@@ -355,7 +355,7 @@ def _as_row(hold: dict[str, Any]) -> list[Any]:
     """A placed hold as the answer would have it."""
     day: dt.date | None = hold["allowance_day"]
     return [
-        str(hold["request_id"]),
+        hold["request_id"],
         hold["account_id"],
         hold["key_id"],
         hold["amount_nanousd"],

@@ -40,7 +40,7 @@ class Question:
             versions={a.finished.key_id: [a.key_version, a.account_version] for a in admissions},
             keys={a.key_id for a in asking} | {e.key_id for e in ended},
             days=sorted({a.at.date().isoformat() for a in admissions if a.draws_allowance}),
-            ended=[str(e.id) for e in ended] + [str(a.finished.id) for a in admissions if a.replaces],
+            ended=[e.id_text for e in ended] + [a.finished.id_text for a in admissions if a.replaces],
             claimed=[
                 {"key_id": a.finished.key_id, "digest": a.idempotency.digest}
                 for a in admissions

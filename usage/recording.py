@@ -56,9 +56,10 @@ class FinishedRequest:
     ip_address: str | None = None
     user_agent: str = ""
     client_request_id: str = ""
-    # Neither is written, for their names begin with an underscore: the same price in integers, and `is_missed`.
+    # Not written, for their names begin with an underscore: the same price in integers, `is_missed` and `id_text`.
     _price: TokenPrice | None = field(default=None, repr=False, compare=False)
     _is_missed: bool = field(default=False, repr=False, compare=False)
+    _id_text: str = field(default="", repr=False, compare=False)
 
     def set_price(self, price: TokenPrice) -> None:
         """Keep the price that held when the request was admitted."""
@@ -79,6 +80,13 @@ class FinishedRequest:
             # A hold or a journal from before there was such a price knows the input's.
             cache_write_micro=_micro(self.cache_write_usd_per_mtok or self.input_usd_per_mtok),
         )
+
+    @property
+    def id_text(self) -> str:
+        """The id as PostgreSQL writes it: made once, for it is asked for many times."""
+        if not self._id_text:
+            self._id_text = str(self.id)
+        return self._id_text
 
     @property
     def is_missed(self) -> bool:
