@@ -88,8 +88,10 @@ class Arrears:
             self._next_write_at = self._loop.time() + _PAUSE_S
             return
         # From now on they are found where all others are.
-        self._waiting = deque(finished for finished in self._waiting if finished.id not in tried)
-        self._in_hand -= len(tried)
+        still_waiting = deque(finished for finished in self._waiting if finished.id not in tried)
+        # One that was read from the journal before may be among them a second time.
+        self._in_hand -= len(self._waiting) - len(still_waiting)
+        self._waiting = still_waiting
         self._forget_unwritten(tried)
         logger.info("the journal can be written again")
 

@@ -16,7 +16,6 @@ import signal
 import uuid
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -25,27 +24,23 @@ from django.conf import settings
 from gateway.arrears import Arrears
 from gateway.asking import Asking
 from gateway.failures import temporarily_unavailable
-from gateway.items import Admit, Item, Settle, decide, is_admitted, question_of, unserved
+from gateway.flights import Flights
+from gateway.items import Admit, Item, Settle, is_admitted, unserved
 from gateway.journal import Journal
 from gateway.outcomes import Outcomes
-from gateway.postgres_pipe import Answers, CallRefused, PostgresAway, PostgresPipe, judged
+from gateway.postgres_pipe import PostgresAway, PostgresPipe
+from gateway.queueing import Queue
 from gateway.standing_connection import StandingConnection
 from gateway.waiting import Certain
 from usage import batches
 from usage.admission import Admission, Admitted, Decision
-from usage.batches import TRY, WRITE, Call, as_json
-from usage.books import Books
-from usage.foreseeing import Foresight
-from usage.opening import Question
+from usage.batches import TRY, WRITE, Call
 from usage.recording import FinishedRequest
 
 logger = logging.getLogger(__name__)
 
-_BATCH = 256
-# Batches that may be on their way at once: while PostgreSQL works on one, the next is decided and sent.
-_AHEAD = 2
-# Who waits is a third of all, and is sent: then a third is with PostgreSQL, and a third elsewhere.
-_SHARES = 3
+# So many of what is owed are replayed at once.
+_REPLAYED = 256
 _HEARTBEAT_S = 5.0
 _LOOK_S = 0.1
 # Counted from the asking, while PostgreSQL answers nothing. As long as it does, a crowd may take longer.
@@ -62,16 +57,6 @@ _BEAT = """
 _STATEMENTS = (batches.OPEN, WRITE, TRY, _BEAT)
 
 
-@dataclass(slots=True, eq=False)
-class _Flight:
-    """A batch on its way that was decided on what its books should be: they are compared before it is written."""
-
-    batch: list[Item]
-    question: Question
-    decisions: list[Decision | None]
-    answers: asyncio.Future[Answers]
-
-
 class Teller:
     """Admits and settles for the requests of one event loop."""
 
@@ -86,23 +71,16 @@ class Teller:
         )
         self._outcomes = Outcomes(self._arrears, give_back=self._give_back)
         self._asking = Asking(self._connection, self._arrears, self._outcomes)
+        self._flights = Flights(self._connection, self._asking, self._outcomes, on_answer=self._on_answer)
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[Item] = deque()
+        self._queue = Queue()
         # Everyone who waits for an answer, in the order of asking; looked through for those who have waited too long.
         self._patience: deque[Item] = deque()
         self._arrival = asyncio.Event()
         self._is_stopping = False
         self._is_over = False
-        self._flights: deque[_Flight] = deque()
-        # Batches that have to be asked first, for which nothing else may be on its way.
-        self._to_ask: deque[list[Item]] = deque()
-        # Those that waited in vain for a wallet that somebody keeps locked.
-        self._to_part: deque[list[Item]] = deque()
-        # Requests that have asked, and have not been refused or settled yet.
-        self._open = 0
-        # Nothing is done but to wait: whoever comes may send, and what was written is delivered, without `_run`.
+        # `_run` has nothing to do: whoever comes may send, and what was written is delivered, without waking it.
         self._is_resting = False
-        self._busy_since: float | None = None
         self._beat_at = 0.0
         self._running: asyncio.Task[None] | None = None
 
@@ -127,27 +105,30 @@ class Teller:
         `waited_s` is how long the request has waited for PostgreSQL before.
         """
         item = Admit(request, self._loop.create_future(), self._loop.time())
-        is_new, has_hold = not request.replaces, False
-        self._open += is_new
+        has_hold = request.replaces
+        if not has_hold:
+            self._queue.opened()
         self._enqueue(item)
         self._patience.append(item)
         if waited_s > _SLOW_S:
             self._loop.call_later(max(_ADMIT_TIMEOUT_S - waited_s, _SLOW_S), self._lose_patience, item)
         try:
             decision = await item.future
-            has_hold = isinstance(decision, Admitted)
-            return decision
         except asyncio.CancelledError:
             # Told to stop after the decision was made, and before it was heard. (What is replaced has its walk.)
-            if is_new and is_admitted(item.future):
+            if not request.replaces and is_admitted(item.future):
                 self._give_back(request)
             raise
+        else:
+            has_hold = has_hold or isinstance(decision, Admitted)
+            return decision
         finally:
-            self._open -= is_new and not has_hold
+            if not has_hold:
+                self._queue.closed()
 
     def _lose_patience(self, item: Admit) -> None:
         """The request has waited for long enough, unless PostgreSQL is answering just now."""
-        if not item.future.done() and self._busy_s() >= _SLOW_S / 2:
+        if not item.future.done() and self._flights.busy_s >= _SLOW_S / 2:
             item.future.set_exception(temporarily_unavailable("The database"))
 
     async def settle(self, finished: FinishedRequest) -> None:
@@ -171,7 +152,7 @@ class Teller:
             if future.exception() is not None:
                 await self._arrears.keep([finished])
         finally:
-            self._open = max(self._open - 1, 0)
+            self._queue.closed()
 
     def note(self, finished: FinishedRequest) -> None:
         """Record a refused request, some time soon."""
@@ -183,47 +164,49 @@ class Teller:
 
     def _enqueue(self, item: Item) -> None:
         self._queue.append(item)
-        if self._is_resting and self._is_share() and item.future is not None and self._may_send_at_once():
-            self._send(self._next())
+        is_awaited = item.future is not None
+        if is_awaited and self._is_resting and self._queue.is_share and self._may_send_at_once():
+            try:
+                self._flights.send(self._queue.take())
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is not the one's who has asked
+                self._end_process(error)
         else:
             self._arrival.set()
-
-    def _next(self) -> list[Item]:
-        return [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))]
 
     # --- One batch after the other ---------------------------------------------------------------------------
 
     async def _live(self) -> None:
         try:
             await self._run()
-        except Exception:
-            # Nobody knows what became of its batch. What waits is refused or kept by `_look`, what is held is swept.
-            logger.critical("the teller has ended; this process stops, to be started again", exc_info=True)
-            self._flights.clear()
-            self._busy_since = 0.0
-            os.kill(os.getpid(), signal.SIGTERM)
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            self._end_process(error)
+
+    def _end_process(self, error: Exception) -> None:
+        """Nobody knows what became of a batch. What waits is refused or kept by `_look`, what is held is swept."""
+        logger.critical("the teller has ended; this process stops, to be started again", exc_info=error)
+        self._flights.give_up()
+        os.kill(os.getpid(), signal.SIGTERM)
 
     async def _run(self) -> None:
-        self._busy_since = self._loop.time()
+        self._flights.begin_to_wait()
         await self._arrears.adopt()
         while True:
             self._arrival.clear()
-            while self._flights and self._flights[0].answers.done():
-                await self._land(self._flights.popleft())
+            await self._flights.land()
             has_replayed = False
             if not self._flights:
                 has_replayed = await self._do_apart()
             if self._queue and self._may_send():
                 # Whoever is about to ask in this turn of the loop shares the batch.
                 await asyncio.sleep(0)
-                batch = self._next()
+                batch = self._queue.take()
                 if self._asking.locked.accounts:
                     batch = await self._asking.refuse_locked(batch)
                 if batch:
-                    self._send(batch)
+                    self._flights.send(batch)
             elif has_replayed:
                 continue
-            elif self._is_stopping and not (self._queue or self._flights or self._to_ask or self._to_part):
+            elif self._is_stopping and not (self._queue or self._flights or self._flights.is_apart):
                 break
             elif not self._arrival.is_set():
                 self._is_resting = True
@@ -232,119 +215,48 @@ class Teller:
 
     async def _do_apart(self) -> bool:
         """What has to be done while nothing is on its way; whether there may be more of it."""
-        self._begin_to_wait()
+        flights = self._flights
+        flights.begin_to_wait()
         await self._keep_up()
-        while self._to_part:
-            self._begin_to_wait()
-            await self._asking.part(self._to_part.popleft())
-        while self._to_ask:
-            self._begin_to_wait()
-            await self._asking.process(self._to_ask.popleft())
+        while flights.to_part:
+            flights.begin_to_wait()
+            await self._asking.part(flights.to_part.popleft())
+        while flights.to_ask:
+            flights.begin_to_wait()
+            await self._asking.process(flights.to_ask.popleft())
         has_replayed = self._arrears.is_due and await self._replay()
         if self._connection.pipe is not None:
-            self._busy_since = None
+            flights.busy_since = None
         return has_replayed
-
-    def _begin_to_wait(self) -> None:
-        """For PostgreSQL. As long as it is away, we have waited since it last answered."""
-        if self._connection.pipe is not None or self._busy_since is None:
-            self._busy_since = self._loop.time()
 
     def _may_send(self) -> bool:
         """Whether the next batch need not wait for those on their way."""
         if not self._flights:
             return True
-        if len(self._flights) == _AHEAD or self._has_apart():
+        if self._flights.are_full or self._has_apart():
             return False
-        return len(self._queue) >= len(self._flights[-1].batch) or self._is_share()
+        return self._queue.is_worth_sending_behind(self._flights.last_size)
 
     def _may_send_at_once(self) -> bool:
         """Whether the next batch may go without a look at anything else."""
         is_apart = self._connection.pipe is None or self._asking.locked.accounts or self._has_apart()
         return not is_apart and self._may_send()
 
-    def _is_share(self) -> bool:
-        """Whether so many wait that it is better to send them than to wait for more."""
-        return len(self._queue) * _SHARES >= self._open
-
     def _has_apart(self) -> bool:
-        return bool(self._to_ask or self._to_part) or self._is_due()
+        """Whether something has to be done while nothing is on its way."""
+        return self._flights.is_apart or self._is_due()
 
     def _is_due(self) -> bool:
         """Whether there is something to do beside the queue."""
         is_beat = self._loop.time() >= self._beat_at
         return is_beat or self._arrears.is_due or self._asking.locked.is_due or bool(self._connection.severed)
 
-    def _send(self, batch: list[Item]) -> None:
-        """Decide a batch on what its books should be, and have it written if they are so; else it is to be asked."""
-        question, pipe = question_of(batch), self._connection.pipe
-        foreseen = self._connection.foresight.of(question) if pipe is not None else None
-        if pipe is None or foreseen is None:
-            self._to_ask.append(batch)
-            self._arrival.set()
-            return
-        try:
-            opened = Books.foreseen(foreseen)
-            decisions = decide(opened, batch)
-            call = Call(TRY, [*question.parameters(), as_json(foreseen), *opened.changes()])
-        except Exception:
-            # One of them cannot be decided: which one shows when they are asked.
-            logger.exception("a batch of %d could not be decided", len(batch))
-            self._to_ask.append(batch)
-            self._arrival.set()
-            return
-        try:
-            answers = pipe.send(call)
-        except PostgresAway as error:
-            answers = self._loop.create_future()
-            answers.set_exception(error)
-        answers.add_done_callback(self._on_answer)
-        if not self._flights:
-            self._busy_since = self._loop.time()
-        self._flights.append(_Flight(batch, question, decisions, answers))
-        # The next batch is decided on what this one leaves. If it leaves something else, neither finds what it expects.
-        self._connection.foresight.learn(question, opened.left())
-
-    def _on_answer(self, answers: asyncio.Future[Answers]) -> None:
-        """Deliver at once what was written as it was decided. All else is for `_land`."""
-        if self._is_resting and self._flights and self._flights[0].answers is answers and _is_written(answers):
-            flight = self._flights.popleft()
-            self._busy_since = self._loop.time() if self._flights else None
-            self._outcomes.deliver(flight.batch, flight.decisions)
-            if not (self._queue or self._is_stopping or self._has_apart()):
+    def _on_answer(self) -> None:
+        if self._is_resting:
+            self._flights.deliver_written()
+            if not (self._flights.has_answer or self._queue or self._is_stopping or self._has_apart()):
                 return
         self._arrival.set()
-
-    async def _land(self, flight: _Flight) -> None:
-        since = self._busy_since
-        self._busy_since = self._loop.time() if self._flights else None
-        try:
-            (answer,) = judged(flight.answers.result())
-        except PostgresAway as error:
-            self._busy_since = since
-            self._connection.lose(error)
-            await self._outcomes.fail(flight.batch, is_in_doubt=True)
-        except CallRefused as error:
-            self._connection.foresight = Foresight()
-            if error.is_lock:
-                self._to_part.append(flight.batch)
-            elif error.is_transient:
-                await self._asking.give_up(flight.batch, error)
-            else:
-                # One request must not take the others of its batch down with it.
-                for item in flight.batch:
-                    item.finished.fit()
-                self._to_ask += [[item] for item in flight.batch]
-        else:
-            if answer:
-                self._connection.foresight.was_wrong(flight.question.accounts)
-                self._to_ask.append(flight.batch)
-            else:
-                self._outcomes.deliver(flight.batch, flight.decisions)
-
-    def _busy_s(self) -> float:
-        """For how long PostgreSQL has owed the answer to what it was last asked."""
-        return 0.0 if self._busy_since is None else self._loop.time() - self._busy_since
 
     def _look(self) -> None:
         """Ten times a second: let go of who has waited too long, and see whether something is due."""
@@ -352,7 +264,7 @@ class Teller:
             return
         self._loop.call_later(_LOOK_S, self._look)
         now = self._loop.time()
-        is_stalled = self._busy_s() >= _STALLED_AFTER_S
+        is_stalled = self._flights.busy_s >= _STALLED_AFTER_S
         admit_s, settle_s = (
             (_ADMIT_TIMEOUT_S, _SETTLE_TIMEOUT_S) if is_stalled else (_CROWD_TIMEOUT_S, _CROWD_TIMEOUT_S)
         )
@@ -370,11 +282,7 @@ class Teller:
         self._patience.extendleft(reversed(kept))
         while self._patience and (future := self._patience[0].future) is not None and future.done():
             self._patience.popleft()
-        if (
-            self._flights
-            and self._busy_since is not None
-            and now - self._busy_since >= self._connection.answer_timeout_s
-        ):
+        if self._flights and self._flights.busy_s >= self._connection.answer_timeout_s:
             self._connection.lose(PostgresAway("no answer in time"))
         if self._is_due():
             self._arrival.set()
@@ -404,7 +312,7 @@ class Teller:
         """Settle the next few of what is owed; whether there were any."""
         if self._connection.pipe is None or self._connection.severed:
             return False
-        owed = await self._arrears.take(_BATCH, but_not_of=self._asking.locked.accounts)
+        owed = await self._arrears.take(_REPLAYED, but_not_of=self._asking.locked.accounts)
         if owed:
             await self._asking.process([Settle(finished, None, 0.0, is_arrear=True) for finished in owed])
         await self._arrears.tidy()
@@ -416,14 +324,6 @@ class Teller:
 
     def _beat_at_once(self) -> None:
         self._beat_at = 0.0
-
-
-def _is_written(answers: asyncio.Future[Answers]) -> bool:
-    """Whether a batch was committed as it was decided."""
-    try:
-        return judged(answers.result()) == [b""]
-    except (PostgresAway, CallRefused):
-        return False
 
 
 def connection_parameters() -> dict[str, Any]:

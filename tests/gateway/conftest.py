@@ -11,6 +11,7 @@ import pytest
 
 from accounts.models import Account, Plan
 from catalog.models import Model
+from gateway.queueing import Queue
 from tests import factories
 from tests.gateway import sandbox_server, server
 from tests.invariants import check_books
@@ -133,6 +134,12 @@ def four_processes(
         sandbox_url=sandbox_url, home=home, processes=4, GATEWAY_CATALOGUE_EVERY_S="0.2"
     ) as running:
         yield running
+
+
+@pytest.fixture
+def shared_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks in the same turn of the event loop shares a batch, however few they are."""
+    monkeypatch.setattr(Queue, "is_share", False)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tests.usage.desk import Desk
 from usage.admission import Admission, Admitted, Decision
 from usage.models import UsageRecord
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("shared_batches")]
 
 # What a batch waits for a lock, and the way there and back on a machine that does other things too.
 ONE_WAIT_S = 1.0 + 0.7
@@ -124,7 +124,7 @@ def test_what_the_journal_owes_for_a_locked_wallet_keeps_nothing_else_of_it_wait
     victim, other = Desk(credit="1"), Desk(credit="1")
     requests = [victim.request(), other.request(), victim.request()]
     connections = count_connections(monkeypatch)
-    monkeypatch.setattr("gateway.teller._BATCH", 1)
+    monkeypatch.setattr("gateway.teller._REPLAYED", 1)
 
     async def act(teller: Teller) -> None:
         for request in requests:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import asking, items
-from gateway import teller as telling
+from gateway import asking, flights, items
 from gateway.errors import Refusal
 from gateway.items import Item
 from gateway.teller import Teller
@@ -18,7 +17,7 @@ from usage.admission import Admission, Admitted, Decision
 from usage.books import Books
 from usage.models import UsageRecord
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("shared_batches")]
 
 
 async def end(teller: Teller, request: Admission) -> None:
@@ -40,7 +39,7 @@ def test_a_request_that_cannot_be_decided_takes_no_other_down(
             raise ZeroDivisionError
         return items.decide(opened, batch)
 
-    for module in (asking, telling):
+    for module in (asking, flights):
         monkeypatch.setattr(module, "decide", decide)
 
     async def act(teller: Teller) -> None:

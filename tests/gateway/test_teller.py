@@ -148,6 +148,7 @@ def test_a_connection_that_is_cut_is_made_anew(tmp_path: Path) -> None:
     Hold.objects.filter(pk=requests[1].finished.id).delete()
 
 
+@pytest.mark.usefixtures("shared_batches")
 def test_one_request_that_cannot_be_booked_takes_no_other_down(tmp_path: Path) -> None:
     desk = Desk(credit="1")
     good, bad = desk.request(), desk.request()
