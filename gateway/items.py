@@ -1,7 +1,7 @@
 """What waits for the teller: admissions and settlements, and how a batch of them is decided."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from usage.admission import Admission, Admitted, Decision
 from usage.books import Books
@@ -56,10 +56,12 @@ def is_admitted(future: asyncio.Future[Decision]) -> bool:
 
 
 def unserved(request: Admission) -> FinishedRequest:
-    finished = request.finished
-    finished.outcome = UsageRecord.Outcome.REFUSED
-    finished.status = 503
-    finished.error_code = "temporarily_unavailable"
-    finished.error_message = "The database did not answer in time. Nothing was charged; try again."
-    finished.ended_at = finished.started_at
-    return finished
+    """Its end, where nobody has heard of the decision. A record of its own: what asked may go on another way."""
+    return replace(
+        request.finished,
+        outcome=UsageRecord.Outcome.REFUSED,
+        status=503,
+        error_code="temporarily_unavailable",
+        error_message="The database did not answer in time. Nothing was charged; try again.",
+        ended_at=request.finished.started_at,
+    )

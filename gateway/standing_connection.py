@@ -11,6 +11,8 @@ logger = logging.getLogger(__name__)
 
 _RECONNECT_S = 0.25
 _CONNECT_TIMEOUT_S = 2.0
+# How often it is said that an old connection is still there.
+_SAY_EVERY_S = 10.0
 
 
 class StandingConnection:
@@ -25,7 +27,8 @@ class StandingConnection:
         self.pipe: PostgresPipe | None = None
         self.foresight = Foresight()
         # Those that broke. What was sent on them may still arrive and be done, until PostgreSQL has ended them.
-        self.severed: list[str] = []
+        # With the time at which to say that this lasts.
+        self.severed: dict[str, float] = {}
         self._connect = connect
         self._on_connect = on_connect
         self._connect_after = 0.0
@@ -50,7 +53,7 @@ class StandingConnection:
 
     def close(self) -> None:
         if self.pipe is not None:
-            self.severed.append(self.pipe.session)
+            self.severed[self.pipe.session] = self._loop.time() + _SAY_EVERY_S
             self.pipe.close()
         self.pipe = None
         self.foresight = Foresight()
@@ -64,11 +67,16 @@ class StandingConnection:
 
         A batch that we gave up may still be on its way. Before anybody settles what it left, it must be over.
         """
-        for session in list(self.severed):
+        for session, say_at in list(self.severed.items()):
             try:
                 is_gone = await pipe.end(session)
             except CallRefused as error:
                 logger.warning("an old connection (%s) cannot be ended: %s", session, error)
                 is_gone = True
             if is_gone:
-                self.severed.remove(session)
+                del self.severed[session]
+            elif self._loop.time() >= say_at:
+                logger.warning(
+                    "an old connection (%s) has not ended yet; until then no settlement is replayed", session
+                )
+                self.severed[session] = self._loop.time() + _SAY_EVERY_S

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.errors import Refusal
 from gateway.flights import Flights
-from gateway.items import Item
+from gateway.items import Item, unserved
 from gateway.teller import Teller
 from tests.gateway.tellers import locked, run, until
 from tests.invariants import check_books
@@ -134,3 +134,12 @@ def test_however_a_request_ends_it_is_not_waited_for(tmp_path: Path) -> None:
 
     run(act, tmp_path)
     check_books(idle=True)
+
+
+def test_the_end_of_what_nobody_heard_of_leaves_the_record_of_who_asked_alone() -> None:
+    request = Desk(credit="1").request()
+
+    ended = unserved(request)
+
+    assert (ended.outcome, ended.status, ended.id) == ("refused", 503, request.finished.id)
+    assert (request.finished.outcome, request.finished.status) == ("interrupted", 0)

@@ -97,9 +97,10 @@ def test_a_batch_that_arrives_after_it_was_given_up_leaves_no_hold(tmp_path: Pat
 
 @pytest.mark.usefixtures("soon")
 def test_nothing_is_settled_while_an_old_connection_is_not_over(
-    tmp_path: Path, way: link.Link, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, way: link.Link, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It takes PostgreSQL a while to end it; meanwhile the batch arrives, and is done."""
+    monkeypatch.setattr("gateway.standing_connection._SAY_EVERY_S", 0.2)
     desk = Desk(credit="1")
     first, lost = desk.request(), desk.request()
     is_ending = False
@@ -121,6 +122,7 @@ def test_nothing_is_settled_while_an_old_connection_is_not_over(
         await until(lambda: bool(teller._connection.severed) and teller._connection.pipe is not None)
         await asyncio.sleep(0.7)
         assert not await asyncio.to_thread(is_recorded_now)
+        assert "has not ended yet" in caplog.text
         way.heal()
         await until(lambda: is_over(session))
         is_ending = True
