@@ -155,6 +155,26 @@ def test_what_a_full_disk_refused_is_written_as_soon_as_there_is_room(tmp_path: 
     check_books(idle=True)
 
 
+def test_what_waits_twice_is_waited_for_no_longer_once_it_is_settled(tmp_path: Path) -> None:
+    finished = refused(Desk(credit="1"))
+
+    async def act() -> None:
+        arrears = owing.Arrears(Journal(directory=tmp_path, process_id=uuid.uuid4()))
+        await arrears.keep([finished])
+        arrears.put_back(await arrears.take(10, but_not_of=()))
+        with full_disk():
+            await arrears.keep([finished])
+        arrears._next_write_at = 0.0
+        await arrears.write_down()
+        for again in await arrears.take(10, but_not_of=()):
+            arrears.settled(again)
+        await arrears.tidy()
+        assert arrears.is_empty
+        await arrears.close()
+
+    asyncio.run(act())
+
+
 def test_a_process_that_ends_while_neither_takes_them_says_what_is_lost(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
