@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 # So many of what is owed are replayed at once.
 _REPLAYED = 256
+# Who is told to stop replays for no longer. The rest is for whoever comes after.
+_LAST_REPLAY_S = 5.0
 _HEARTBEAT_S = 5.0
 _LOOK_S = 0.1
 # Counted from the asking, while PostgreSQL answers nothing. As long as it does, a crowd may take longer.
@@ -78,6 +80,7 @@ class Teller:
         self._patience: deque[Item] = deque()
         self._arrival = asyncio.Event()
         self._is_stopping = False
+        self._replays_until = float("inf")
         self._is_over = False
         # `_run` has nothing to do: whoever comes may send, and what was written is delivered, without waking it.
         self._is_resting = False
@@ -91,6 +94,7 @@ class Teller:
     async def stop(self) -> None:
         """Finish what is queued, then end."""
         self._is_stopping = True
+        self._replays_until = self._loop.time() + _LAST_REPLAY_S
         self._arrears.try_now()
         self._arrival.set()
         if self._running is not None:
@@ -224,7 +228,8 @@ class Teller:
         while flights.to_ask:
             flights.begin_to_wait()
             await self._asking.process(flights.to_ask.popleft())
-        has_replayed = self._arrears.is_due and await self._replay()
+        may_replay = self._arrears.is_due and self._loop.time() < self._replays_until
+        has_replayed = may_replay and await self._replay()
         if self._connection.pipe is not None:
             flights.busy_since = None
         return has_replayed

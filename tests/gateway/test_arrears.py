@@ -112,6 +112,30 @@ def test_while_a_long_journal_is_settled_requests_are_admitted_and_the_process_b
     check_books(idle=True)
 
 
+def test_a_process_that_is_told_to_stop_leaves_the_rest_of_a_long_journal_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(credit="1")
+    dead = Journal(directory=tmp_path, process_id=uuid.uuid4())
+    dead.append(*[refused(desk) for _ in range(LINES)])
+    dead.close()
+    monkeypatch.setattr(telling, "_LAST_REPLAY_S", 0.0)
+
+    async def stop_in_the_middle(teller: Teller) -> None:
+        await until(lambda: records_now() > 0)
+        await teller.stop()
+
+    run(stop_in_the_middle, tmp_path)
+    assert 0 < records_now() < LINES
+    assert journaled(tmp_path)
+
+    async def go_on(teller: Teller) -> None:
+        await until(lambda: records_now() == LINES)
+
+    run(go_on, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_loses_no_settlement_and_the_process_is_not_ready_meanwhile(tmp_path: Path) -> None:
     desk = Desk(credit="1")
     requests = [desk.request() for _ in range(3)]
