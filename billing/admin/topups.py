@@ -30,7 +30,7 @@ class TopUpAdmin(ReadOnly, TopUpModelAdmin):
         "credit",
         "fee",
         "total",
-        "fee_rate",
+        "rate",
         "provider",
         "provider_reference",
         "provider_payment",
@@ -72,6 +72,10 @@ class TopUpAdmin(ReadOnly, TopUpModelAdmin):
     @admin.display(ordering="fee_nanousd")
     def fee(self, topup: TopUp) -> str:
         return usd(topup.fee_nanousd)
+
+    @admin.display(description="Fee rate")
+    def rate(self, topup: TopUp) -> str:
+        return f"{topup.fee_percent}\u00a0%"
 
     @admin.display(ordering="total_nanousd")
     def total(self, topup: TopUp) -> str:
