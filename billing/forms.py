@@ -281,6 +281,7 @@ def _reason() -> forms.CharField:
         label="Reason",
         max_length=200,
         help_text="The account's members read it.",
+        error_messages={"required": "Give a reason."},
         widget=forms.TextInput(attrs={"class": "vTextField"}),
     )
 

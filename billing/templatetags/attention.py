@@ -10,9 +10,7 @@ register = template.Library()
 
 @register.simple_tag
 def waiting_money() -> dict[str, int]:
-    """How many payments fit no top-up, events could not be processed, refunds are on their way for too long, and
-    disputes can be answered.
-    """
+    """How many payments, events, refunds and disputes an operator has to do something about."""
     return {
         "payments": unmatched.unresolved().count(),
         "events": webhooks.waiting().filter(attempts__gt=0).count(),

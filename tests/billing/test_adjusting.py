@@ -218,7 +218,7 @@ def test_an_operator_refunds_a_top_up_from_its_page(operator: Client) -> None:
     assert "not spent" in shown
     assert 'value="15.00"' in shown
     assert "At most $15.00" in send(operator, address, {"credit": "16", "reason": "unused"})
-    assert "This field is required" in send(operator, address, {"credit": "15", "reason": ""})
+    assert "Give a reason." in send(operator, address, {"credit": "15", "reason": ""})
     assert not Refund.objects.exists()
     asked = operator.post(address, {"credit": "15", "reason": "unused", "token": TOKEN}).text
     assert "$18.75 goes back" in asked

@@ -107,6 +107,7 @@ def test_credit_is_granted_with_a_reason(operator: Client) -> None:
     asked = operator.post(address, form).text
     owner = account.members.get().email
     assert f"$12.50 is granted to account {account.pk}, {account.name} ({owner})." in asked
+    assert "<dt>Reason</dt><dd>an apology</dd>" in asked
     assert not LedgerTransaction.objects.exists()
     response = operator.post(address, {**form, "confirmed": "yes"}, follow=True)
     assert "$12.50 granted" in response.text

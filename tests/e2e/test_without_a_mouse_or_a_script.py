@@ -76,6 +76,19 @@ def test_a_key_is_made_by_keyboard_alone(page: Page, signed_in: dict[str, Any]) 
     expect(page.locator("#code-curl")).to_be_hidden()
 
 
+def test_a_page_that_looks_again_by_itself_keeps_the_focus(
+    page: Page, signed_in: dict[str, Any], furniture: Furniture
+) -> None:
+    page.context.add_cookies(signed_in[OWNER])
+    page.goto(f"/billing/topups/{furniture.pending}/return/")
+    details = page.get_by_role("link", name="Details of the top-up")
+    details.focus()
+    # The second answer comes when the first one is on the page.
+    with page.expect_response(re.compile(r"look=2")):
+        pass
+    expect(details).to_be_focused()
+
+
 def test_without_javascript_one_signs_up_makes_a_key_and_buys_credits(
     browser: Browser, browser_context_args: dict[str, Any]
 ) -> None:
