@@ -69,6 +69,8 @@ def test_a_key_is_made_by_keyboard_alone(page: Page, signed_in: dict[str, Any]) 
     page.keyboard.press("Enter")
 
     expect(page.locator("#secret")).to_have_text(re.compile("^tg_"))
+    # The arrow keys are the script's, which has hidden what is not chosen by the time it listens.
+    expect(page.locator("#code-python")).to_be_hidden()
     page.get_by_role("tab", name="curl").focus()
     page.keyboard.press("ArrowRight")
     expect(page.get_by_role("tab", name="Python")).to_be_focused()
