@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import format_html
 
 from accounts.models import Account, Plan
 from billing import payment_methods, refunding, topping_up, wording
@@ -27,7 +29,9 @@ else:  # Django's class takes no type argument at run time.
     _DetailsForm = forms.ModelForm
 
 # Thousands separators only where they can be nothing else: "20,50" is refused, not read as 2050.
-_GROUPED = re.compile(r"\d{1,3}(,\d{3})+(\.\d*)?")
+_GROUPED = re.compile(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
+# As people write amounts, and as the page of buying reads them while they type: Python's "1_000" and "1e5" are a slip.
+_PLAIN = re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)")
 _WHOLE = 100  # percent
 # A bigint holds 9 billion USD in nano-USD, and a wallet is a sum of amounts.
 _MOST_USD = 100_000_000
@@ -52,11 +56,12 @@ class USDField(forms.DecimalField):
         kwargs.setdefault("widget", forms.TextInput(attrs={"inputmode": "decimal", "autocomplete": "off"}))
         messages = {
             "required": "Give an amount in USD.",
-            "invalid": "Give an amount in USD, like 20 or 12.50.",
+            "invalid": "Give an amount in USD, with a point before the cents, like 20 or 12.50.",
             "max_decimal_places": "Choose an amount in whole cents.",
             "max_digits": _TOO_MUCH,
             "max_whole_digits": _TOO_MUCH,
             "max_value": _TOO_MUCH,
+            "min_value": "Give $%(limit_value)s or more.",
         }
         super().__init__(
             max_value=_MOST_USD, max_digits=14, decimal_places=2, error_messages=messages, **kwargs
@@ -64,7 +69,11 @@ class USDField(forms.DecimalField):
 
     def to_python(self, value: Any) -> Decimal | None:  # type: ignore[override]  # the stubs have IntegerField's
         text = str(value or "").strip().removeprefix("$").strip()
-        return super().to_python(text.replace(",", "") if _GROUPED.fullmatch(text) else text)
+        if _GROUPED.fullmatch(text):
+            text = text.replace(",", "")
+        if text and not _PLAIN.fullmatch(text):
+            raise ValidationError(self.error_messages["invalid"], code="invalid")
+        return super().to_python(text)
 
     def clean(self, value: Any) -> Any:
         usd = super().clean(value)
@@ -204,10 +213,14 @@ class NewBudgetForm(BudgetForm):
 
     def clean(self) -> dict[str, Any]:
         cleaned = self.cleaned_data
-        if {"scope", "period"} <= cleaned.keys() and Budget.objects.filter(
-            **asdict(cleaned["scope"]), period=cleaned["period"]
-        ).exists():
-            self.add_error("period", "There is a budget for this period already: change that one.")
+        if {"scope", "period"} <= cleaned.keys() and (
+            there := Budget.objects.filter(**asdict(cleaned["scope"]), period=cleaned["period"]).first()
+        ):
+            link = format_html(
+                'There is a budget for this period already: <a href="{}">change that one</a>.',
+                reverse("budget_change", args=[there.pk]),
+            )
+            self.add_error("period", link)
         return cleaned
 
 
@@ -268,6 +281,7 @@ def _reason() -> forms.CharField:
         label="Reason",
         max_length=200,
         help_text="The account's members read it.",
+        error_messages={"required": "Give a reason."},
         widget=forms.TextInput(attrs={"class": "vTextField"}),
     )
 

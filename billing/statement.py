@@ -12,7 +12,7 @@ from django.db.models import Sum
 
 from accounts.models import Account
 from billing import wording
-from billing.models import TopUp
+from billing.models import LedgerTransaction, TopUp
 from billing.spreadsheets import harmless
 from catalog.money import usd_string
 
@@ -65,6 +65,8 @@ class Line:
     topup_id: int | None
     # Of usage: the hour whose requests it pays.
     hour: dt.datetime | None
+    # Whether credit was bought; anything else moves the fee of an earlier purchase, if it moves one.
+    is_purchase: bool
 
     @property
     def fee_given_back_nanousd(self) -> int:
@@ -119,6 +121,7 @@ def _movements(*, account: Account, kind: str, older_than: int | None, limit: in
             reference=reference,
             topup_id=words.topup_id,
             hour=words.hour,
+            is_purchase=of_kind == LedgerTransaction.Kind.TOPUP,
         )
 
 

@@ -225,6 +225,7 @@ OPERATOR_EMAILS = env.list("OPERATOR_EMAILS", default=[])
 
 LANGUAGE_CODE = "en"
 USE_I18N = True
+FORMAT_MODULE_PATH = ["config.formats"]
 USE_TZ = True
 TIME_ZONE = "UTC"
 

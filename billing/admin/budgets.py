@@ -19,11 +19,19 @@ else:  # Django's classes take no type arguments at run time.
 class BudgetAdmin(ReadOnly, BudgetModelAdmin):
     """As they stand now."""
 
-    list_display = ("account", "scope_label", "period", "limit", "spent", "held", "is_hard_stop")
-    fields = ("account", "scope_label", "period", "limit", "spent", "held", "is_hard_stop", "alert_percents")
+    list_display = ("account", "of", "period", "limit", "spent", "held", "refuses")
+    fields = (*list_display, "alert_percents")
     list_filter = ("period", "is_hard_stop", "environment")
     search_fields = ("account__name", "account__members__email", "key__name")
     list_select_related = ("account", "key")
+
+    @admin.display(description="Limits")
+    def of(self, budget: Budget) -> str:
+        return budget.scope_label
+
+    @admin.display(ordering="is_hard_stop", boolean=True, description="Refuses at the limit")
+    def refuses(self, budget: Budget) -> bool:
+        return budget.is_hard_stop
 
     @admin.display(ordering="limit_nanousd")
     def limit(self, budget: Budget) -> str:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from django.contrib import admin
 
 from billing import promotions
+from billing.admin.filters import by_presence
 from billing.admin.read_only import ReadOnly, usd
 from billing.models import PromotionalCredit
 
@@ -31,7 +32,10 @@ class PromotionalCreditAdmin(ReadOnly, PromotionalCreditModelAdmin):
         "closed_at",
         "transaction",
     )
-    list_filter = (("closed_at", admin.EmptyFieldListFilter), ("expires_at", admin.EmptyFieldListFilter))
+    list_filter = (
+        ("closed_at", by_presence(title="what is left", absent="Something may be left", present="Nothing")),
+        ("expires_at", by_presence(title="expiry", absent="Never", present="On a day")),
+    )
     search_fields = ("account__name", "account__members__email", "reason")
     list_select_related = ("account",)
     date_hierarchy = "granted_at"

@@ -27,12 +27,13 @@ def take_credit(request: HttpRequest, account_id: int) -> HttpResponse:
     form = TakeForm(request.POST or None, initial={"token": uuid.uuid4()})
     back = reverse("admin:billing_wallet_changelist")
     if not asking.is_confirmed(request, form):
-        effect = f"{usd(form.cleaned_data['amount'])} is taken from {account}." if form.is_valid() else ""
+        named = asking.named(account)
+        effect = f"{usd(form.cleaned_data['amount'])} is taken from {named}." if form.is_valid() else ""
         return asking.page(
             request,
             title="Take credit",
             facts=[
-                f"{account} has {usd(wallet.available_nanousd)} available.",
+                f"From {named}, with {usd(wallet.available_nanousd)} available.",
                 "Nobody is paid anything: to give money back, refund a top-up.",
             ],
             effect=effect,

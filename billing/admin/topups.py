@@ -1,15 +1,16 @@
 """Top-ups: what was bought, and what became of it."""
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
-from django.urls import URLPattern, path
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, path, reverse
 
-from accounts.models import User
 from billing import topping_up
+from billing.admin import asking
 from billing.admin.read_only import ReadOnly, usd
 from billing.admin.refunds import refund_topup
 from billing.models import TopUp
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     TopUpModelAdmin = admin.ModelAdmin[TopUp]
 else:  # Django's classes take no type arguments at run time.
     TopUpModelAdmin = admin.ModelAdmin
+
+_EFFECT = (
+    "They are canceled, and auto top-up may buy again. Do this only if the payment company shows no payment for them:"
+    " whoever has paid would pay twice. A payment that comes all the same is credited."
+)
 
 
 @admin.register(TopUp)
@@ -30,7 +36,7 @@ class TopUpAdmin(ReadOnly, TopUpModelAdmin):
         "credit",
         "fee",
         "total",
-        "fee_rate",
+        "rate",
         "provider",
         "provider_reference",
         "provider_payment",
@@ -55,15 +61,27 @@ class TopUpAdmin(ReadOnly, TopUpModelAdmin):
     @admin.action(
         description="Cancel what waits: the payment company shows no payment", permissions=["operate"]
     )
-    def cancel(self, request: HttpRequest, queryset: QuerySet[TopUp]) -> None:
+    def cancel(self, request: HttpRequest, queryset: QuerySet[TopUp]) -> HttpResponse | None:
         """For a payment of which its company will never say more. Should it come all the same, it is credited."""
-        waiting = queryset.filter(status=TopUp.Status.PENDING)
-        actor = request.user if isinstance(request.user, User) else None
+        actor = asking.operator(request, "billing.change_topup")
+        form = _ChosenForm(request.POST, among=queryset)
+        chosen = form.cleaned_data["_selected_action"] if form.is_valid() else queryset.none()
+        waiting = list(chosen.filter(status=TopUp.Status.PENDING))
+        if waiting and not asking.is_confirmed(request, form):
+            return asking.page(
+                request,
+                title="Cancel what waits",
+                facts=[_fact(topup) for topup in waiting],
+                effect=_EFFECT,
+                form=form,
+                back=reverse("admin:billing_topup_changelist"),
+            )
         canceled = 0
         for topup in waiting:
             with contextlib.suppress(topping_up.AlreadyPaid):
                 canceled += topping_up.cancel(topup=topup, actor=actor).status == TopUp.Status.CANCELED
         self.message_user(request, f"{canceled} canceled.", messages.SUCCESS)
+        return None
 
     @admin.display(ordering="credit_nanousd")
     def credit(self, topup: TopUp) -> str:
@@ -73,6 +91,30 @@ class TopUpAdmin(ReadOnly, TopUpModelAdmin):
     def fee(self, topup: TopUp) -> str:
         return usd(topup.fee_nanousd)
 
+    @admin.display(description="Fee rate")
+    def rate(self, topup: TopUp) -> str:
+        return f"{topup.fee_percent}\u00a0%"
+
     @admin.display(ordering="total_nanousd")
     def total(self, topup: TopUp) -> str:
         return usd(topup.total_nanousd)
+
+
+class _ChosenForm(forms.Form):
+    """The action, and what was chosen for it: as Django's list sends them, to be sent again once they are confirmed."""
+
+    action = forms.CharField(widget=forms.HiddenInput)
+
+    def __init__(self, *args: Any, among: QuerySet[TopUp], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["_selected_action"] = forms.ModelMultipleChoiceField(
+            queryset=among, widget=forms.MultipleHiddenInput
+        )
+
+
+def _fact(topup: TopUp) -> str:
+    of = "An automatic purchase" if topup.origin == TopUp.Origin.AUTOMATIC else "A top-up"
+    return (
+        f"{of}, number {topup.pk}, of {topup.account}: {usd(topup.total_nanousd)} through {topup.provider},"
+        f" begun at {topup.created_at:%Y-%m-%d %H:%M} UTC."
+    )

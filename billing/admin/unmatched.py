@@ -7,6 +7,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from billing.admin.filters import by_presence
 from billing.admin.read_only import ReadOnly
 from billing.admin.resolving import resolve_payment
 from billing.models import UnmatchedPayment
@@ -35,7 +36,10 @@ class UnmatchedPaymentAdmin(ReadOnly, UnmatchedPaymentModelAdmin):
         "topup",
         "resolve_link",
     )
-    list_filter = (("resolved_at", admin.EmptyFieldListFilter), "provider")
+    list_filter = (
+        ("resolved_at", by_presence(title="state", absent="Waits for you", present="Resolved")),
+        "provider",
+    )
     search_fields = ("payment", "reference", "note")
 
     @admin.display(description="Resolve")

@@ -20,8 +20,8 @@ else:  # Django's classes take no type arguments at run time.
 
 @admin.register(Wallet)
 class WalletAdmin(ReadOnly, WalletModelAdmin):
-    list_display = ("account", "available", "balance", "held", "grant_link")
-    fields = ("account", "available", "balance", "held", "grant_link")
+    list_display = ("account", "available", "balance", "held", "acts")
+    fields = ("account", "available", "balance", "held", "acts")
     search_fields = ("account__name", "account__members__email")
     list_select_related = ("account",)
 
@@ -36,12 +36,14 @@ class WalletAdmin(ReadOnly, WalletModelAdmin):
     def available(self, wallet: Wallet) -> str:
         return usd(wallet.available_nanousd)
 
-    @admin.display(description="Credit")
-    def grant_link(self, wallet: Wallet) -> SafeString:
-        grant, take = (
-            reverse(f"admin:billing_wallet_{act}", args=[wallet.account_id]) for act in ("grant", "take")
+    @admin.display(description="What to do")
+    def acts(self, wallet: Wallet) -> SafeString:
+        grant, take, money = (
+            reverse(f"admin:billing_{act}", args=[wallet.account_id])
+            for act in ("wallet_grant", "wallet_take", "account_money")
         )
-        return format_html('<a href="{}">Grant credit</a> <a href="{}">Take credit</a>', grant, take)
+        links = '<a href="{}">Grant credit</a> · <a href="{}">Take credit</a> · <a href="{}">Its money</a>'
+        return format_html(links, grant, take, money)
 
     def get_urls(self) -> list[URLPattern]:
         grant = self.admin_site.admin_view(grant_credit)

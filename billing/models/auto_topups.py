@@ -39,6 +39,7 @@ class AutoTopUp(MailDue):
     off_at = models.DateTimeField(null=True, editable=False)
 
     class Meta:
+        verbose_name = "auto top-up"
         constraints: ClassVar = [
             models.CheckConstraint(
                 condition=models.Q(threshold_nanousd__gt=0, amount_nanousd__gt=0)

@@ -1,18 +1,25 @@
-"""What of money waits for a person, for the first page that an operator sees."""
+"""What of money waits for a person, and all of it at a glance, for the first page that an operator sees."""
 
 from django import template
 from django.utils import timezone
 
-from billing import pending_refunds, unmatched, webhooks
+from billing import glance, pending_refunds, unmatched, webhooks
 
 register = template.Library()
 
 
 @register.simple_tag
 def waiting_money() -> dict[str, int]:
-    """How many payments fit no top-up, events could not be processed, and refunds are on their way for too long."""
+    """How many payments, events, refunds and disputes an operator has to do something about."""
     return {
         "payments": unmatched.unresolved().count(),
         "events": webhooks.waiting().filter(attempts__gt=0).count(),
         "refunds": pending_refunds.stuck(at=timezone.now()).count(),
+        "disputes": glance.open_disputes().count(),
     }
+
+
+@register.simple_tag
+def money_at_a_glance() -> glance.Glance:
+    """The money of all accounts."""
+    return glance.at_a_glance(at=timezone.now())

@@ -79,6 +79,9 @@ def control(field: BoundField) -> SafeString:
     described = [f"{field.auto_id}_error"] if field.errors else []
     described += [f"{field.auto_id}_helptext"] if field.help_text else []
     attrs: dict[str, str | bool] = {"class": f"{css} is-invalid" if field.errors else css}
+    # Whoever is sent back begins where it is wrong, without a search for it by eye or by Tab.
+    if field.errors and next(iter(field.form.errors)) == field.name:
+        attrs["autofocus"] = True
     if described:
         attrs["aria-describedby"] = " ".join(described)
     return field.as_widget(attrs=attrs)

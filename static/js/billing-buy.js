@@ -21,7 +21,7 @@
 
   function problemOf(text, cents) {
     if (text.trim() === "") return "";
-    if (Number.isNaN(cents)) return "Give an amount in whole cents, like 20 or 12.50.";
+    if (Number.isNaN(cents)) return "Give an amount in USD, with a point before the cents, like 20 or 12.50.";
     if (cents < least || cents > most) return `Choose an amount from ${usd(least)} to ${usd(most)}.`;
     return "";
   }

@@ -139,8 +139,12 @@ def test_older_payments_are_a_page_further() -> None:
     newest = text_of(client, "/billing/")
     assert f"/billing/topups/{topups[2].pk}/" in newest
     assert f'href="/billing/payments/?older_than={topups[2].pk}"' in newest
+    # By its id the link keeps the focus, and the rows that replace others are read from the first one on.
+    assert 'id="older-payments"' in newest
+    assert 'hx-swap="outerHTML show:top"' in newest
     older = text_of(client, f"/billing/payments/?older_than={topups[2].pk}")
-    assert older.count("Receipt of top-up") == 2
+    # Twice each: in the first column on a phone, in the last one elsewhere.
+    assert older.count("Receipt of top-up") == 2 * 2
     assert "Older payments" not in older
 
 

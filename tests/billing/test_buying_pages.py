@@ -17,6 +17,7 @@ from tests.billing.test_billing_pages import make_topup, sign_in, text_of
 from tests.invariants import check_books
 
 USD = 10**9
+_AS_AN_AMOUNT = "Give an amount in USD, with a point before the cents, like 20 or 12.50."
 MINUTE, TWO_HOURS = dt.timedelta(minutes=1), dt.timedelta(hours=2)
 
 
@@ -67,9 +68,12 @@ def test_only_presets_within_the_limits_are_offered(settings: Settings) -> None:
     ("typed", "problem"),
     [
         ("", "Give an amount in USD."),
-        ("twenty", "Give an amount in USD, like 20 or 12.50."),
-        ("20,50", "Give an amount in USD, like 20 or 12.50."),
-        ("NaN", "Give an amount in USD, like 20 or 12.50."),
+        ("twenty", _AS_AN_AMOUNT),
+        ("20,50", _AS_AN_AMOUNT),
+        ("NaN", _AS_AN_AMOUNT),
+        ("1e3", _AS_AN_AMOUNT),
+        ("1_000", _AS_AN_AMOUNT),
+        ("\u0661\u0662", _AS_AN_AMOUNT),
         ("20.005", "Choose an amount in whole cents."),
         ("4.99", "Choose an amount from $5.00 to $10,000.00."),
         ("-20", "Choose an amount from $5.00 to $10,000.00."),
@@ -82,6 +86,7 @@ def test_an_amount_that_cannot_be_bought_says_why(typed: str, problem: str) -> N
     )
     assert response.status_code == 422
     assert problem in response.text
+    assert 'aria-invalid="true" autofocus' in response.text
     assert not TopUp.objects.exists()
 
 

@@ -122,6 +122,36 @@ def test_an_accounts_page_and_the_first_page_lead_there(operator: Client) -> Non
     assert f'href="{losses}"' in first
 
 
+def test_the_first_page_has_the_money_of_all_accounts_and_counts_open_disputes(operator: Client) -> None:
+    at_first = text_of(operator, reverse("admin:index"))
+    assert "open dispute" not in at_first
+    assert set(re.findall(r"<dd>(.*?)</dd>", at_first)) == {"$0.00"}
+
+    account, other = factories.make_account(credit="10"), factories.make_account(credit="0.50")
+    topup = make_topup(account, usd=100)
+    make_topup(other, usd=40, is_paid=False)
+    TopUp.objects.filter(pk=make_topup(other, usd=20).pk).update(
+        paid_at=factories.now().replace(day=1) - dt.timedelta(days=1)
+    )
+    Wallet.objects.filter(account=account).update(held_nanousd=112 * USD, to_take_nanousd=2 * USD)
+    of_it = {"account": account, "topup": topup}
+    Refund.objects.create(**of_it, reference="r", credit_nanousd=4 * USD, fee_nanousd=USD, reason="so")
+    Dispute.objects.create(
+        **of_it, provider_dispute="d", status="open", amount_nanousd=3 * USD, loss_nanousd=3 * USD
+    )
+    page = text_of(operator, reverse("admin:index"))
+    assert dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page)) == {
+        "Credit of all accounts": "$130.50",
+        "Of it held by requests": "$110.00",
+        f"Paid in {factories.now():%B} (UTC)": "$125.00",
+        "Refunds on their way": "$5.00",
+        "Disputed": "$3.00",
+    }
+    listed = f"{reverse('admin:billing_dispute_changelist')}?status__exact=open"
+    assert f'<a href="{listed}">1 open dispute, to be answered at the payment company</a>' in page
+    assert operator.get(listed).status_code == 200
+
+
 @pytest.mark.parametrize("topups", [1, 9])
 def test_an_accounts_money_asks_as_few_questions_for_many_payments(
     operator: Client, topups: int, django_assert_num_queries: DjangoAssertNumQueries

@@ -88,6 +88,9 @@ def test_the_page_says_what_of_the_fee_came_back(account: Account) -> None:
     page = text_of(sign_in(account), "/billing/ledger/")
     assert 'With a fee of <span class="tabular">$25.00</span>' in page
     assert 'With <span class="tabular">$5.00</span> of the fee' in page
+    # A refund that failed charges no fee.
+    assert '<span class="tabular">$5.00</span> of the fee counts as paid again' in page
+    assert 'With a fee of <span class="tabular">$5.00</span>' not in page
     assert '<td class="text-end tabular text-nowrap d-none d-md-table-cell">$101.00</td>' in page
 
 

@@ -55,6 +55,42 @@ def test_money_is_found_by_the_e_mail_of_a_member(operator: Client) -> None:
     assert "$34.00" not in wallets.text
 
 
+def test_a_moment_is_written_with_its_zone_and_a_rate_in_percent(operator: Client) -> None:
+    topup = make_topup(factories.make_account())
+    page = operator.get(reverse("admin:billing_topup_change", args=[topup.pk])).text
+    assert f"{topup.paid_at:%Y-%m-%d %H:%M} UTC" in page
+    assert "25\u00a0%" in page
+    assert "View top-up" in page
+
+
+def test_a_wallet_leads_to_what_can_be_done_and_to_its_money(operator: Client) -> None:
+    account = factories.make_account(credit="1")
+    acts = [
+        reverse(f"admin:billing_{act}", args=[account.pk])
+        for act in ("wallet_grant", "wallet_take", "account_money")
+    ]
+    for address in (
+        reverse("admin:billing_wallet_changelist"),
+        reverse("admin:billing_wallet_change", args=[account.pk]),
+    ):
+        page = operator.get(address).text
+        assert [f'href="{act}"' in page for act in acts] == [True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("promotionalcredit", ("Something may be left", "Nothing", "Never", "On a day")),
+        ("unmatchedpayment", ("Waits for you", "Resolved")),
+    ],
+)
+def test_filters_name_their_choices_in_words(operator: Client, model: str, words: tuple[str, ...]) -> None:
+    page = operator.get(reverse(f"admin:billing_{model}_changelist")).text
+    for word in words:
+        assert f">{word}</a>" in page
+    assert ">Empty</a>" not in page
+
+
 def test_a_ledger_transaction_shows_its_postings(operator: Client) -> None:
     make_topup(factories.make_account())
     posted = LedgerTransaction.objects.get()
@@ -71,6 +107,7 @@ def test_credit_is_granted_with_a_reason(operator: Client) -> None:
     asked = operator.post(address, form).text
     owner = account.members.get().email
     assert f"$12.50 is granted to account {account.pk}, {account.name} ({owner})." in asked
+    assert "<dt>Reason</dt><dd>an apology</dd>" in asked
     assert not LedgerTransaction.objects.exists()
     response = operator.post(address, {**form, "confirmed": "yes"}, follow=True)
     assert "$12.50 granted" in response.text

@@ -236,6 +236,19 @@ def saved(fake: FakeStripe, client: Client) -> SavedPaymentMethod:
 
 
 @pytest.mark.django_db
+def test_a_method_that_has_expired_is_not_offered_for_auto_top_up(fake_stripe: FakeStripe) -> None:
+    client = sign_in(factories.make_account())
+    first, _second = saved(fake_stripe, client), saved(fake_stripe, client)
+    offer = f'action="/billing/methods/{first.pk}/default/"'
+    today = factories.now().date()
+    for last_day, is_offered in ((None, True), (today, True), (today - dt.timedelta(days=1), False)):
+        SavedPaymentMethod.objects.filter(pk=first.pk).update(expires=last_day)
+        page = text_of(client, "/billing/methods/")
+        assert (offer in page) == is_offered
+        assert ("Expired" in page) != is_offered
+
+
+@pytest.mark.django_db
 def test_saved_methods_are_listed_made_the_default_and_removed(fake_stripe: FakeStripe) -> None:
     account = factories.make_account()
     client = sign_in(account)

@@ -252,6 +252,12 @@ def test_an_operator_ends_what_the_company_will_never_decide(
     operator.force_login(user)
     topup = TopUp.objects.get(origin="automatic")
     asked = {"action": "cancel", "_selected_action": [topup.pk]}
+    page = operator.post("/admin/billing/topup/", asked).text
+    assert f"An automatic purchase, number {topup.pk}, of {topup.account}" in page
+    assert "would pay twice" in page
+    topup.refresh_from_db()
+    assert topup.status == TopUp.Status.PENDING
+    asked["confirmed"] = "yes"
     assert "1 canceled." in operator.post("/admin/billing/topup/", asked, follow=True).text
     assert "0 canceled." in operator.post("/admin/billing/topup/", asked, follow=True).text
     assert AuditEvent.objects.get(action="topup.canceled").actor == user

@@ -8,6 +8,7 @@ import datetime as dt
 import json
 import uuid
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 
 from allauth.account.models import EmailAddress
 
@@ -225,7 +226,7 @@ def _make_running(account: Account, owner: User) -> None:
         reference="grant:welcome",
         expires_at=now() + dt.timedelta(days=20),
     )
-    SavedPaymentMethod.objects.create(
+    card = SavedPaymentMethod.objects.create(
         account=account,
         provider="sandbox",
         customer="sandbox",
@@ -244,6 +245,20 @@ def _make_running(account: Account, owner: User) -> None:
         agreed_at=now(),
         off_reason="The last two payments failed. Your card was declined.",
         off_at=now(),
+    )
+    TopUp.objects.create(
+        account=account,
+        created_by=owner,
+        origin=TopUp.Origin.AUTOMATIC,
+        provider="sandbox",
+        provider_reference="furniture",
+        method=card,
+        credit_nanousd=20 * 10**9,
+        fee_nanousd=5 * 10**9,
+        total_nanousd=25 * 10**9,
+        fee_rate=Decimal("0.25"),
+        status=TopUp.Status.FAILED,
+        failure="Your card was declined.",
     )
 
 

@@ -55,6 +55,12 @@ _SCROLLING = """
     .filter((box) => box.scrollWidth > box.clientWidth)
     .map((box) => `${box.scrollWidth} pixels in ${box.clientWidth}: ${box.innerText.slice(0, 60)}`)
 """
+# On a phone no table of money scrolls sideways, unless it says so: nobody looks for what is cut off.
+_CUT_OFF = """
+() => [...document.querySelectorAll(".table-responsive:has(> .table:not(.table-figures, .table-roomy))")]
+    .filter((box) => box.scrollWidth > box.clientWidth)
+    .map((box) => `${box.scrollWidth} pixels in ${box.clientWidth}: ${box.innerText.slice(0, 60)}`)
+"""
 
 
 class Watched:
@@ -96,6 +102,8 @@ class Watched:
         found = [f"sticks out: {element}" for element in page.evaluate(_OVERFLOWING)]
         if width == WIDTHS[0]:
             found += [f"is cut off: {table}" for table in page.evaluate(_SCROLLING)]
+        elif "/billing/" in page.url:
+            found += [f"is cut off: {table}" for table in page.evaluate(_CUT_OFF)]
         if page.evaluate("typeof axe === 'undefined'"):
             page.evaluate(_AXE)
         # In the dark the elements are the same, and only their colors are others.

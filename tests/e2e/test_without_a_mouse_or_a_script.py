@@ -69,11 +69,26 @@ def test_a_key_is_made_by_keyboard_alone(page: Page, signed_in: dict[str, Any]) 
     page.keyboard.press("Enter")
 
     expect(page.locator("#secret")).to_have_text(re.compile("^tg_"))
+    # The arrow keys are the script's, which has hidden what is not chosen by the time it listens.
+    expect(page.locator("#code-python")).to_be_hidden()
     page.get_by_role("tab", name="curl").focus()
     page.keyboard.press("ArrowRight")
     expect(page.get_by_role("tab", name="Python")).to_be_focused()
     expect(page.locator("#code-python")).to_be_visible()
     expect(page.locator("#code-curl")).to_be_hidden()
+
+
+def test_a_page_that_looks_again_by_itself_keeps_the_focus(
+    page: Page, signed_in: dict[str, Any], furniture: Furniture
+) -> None:
+    page.context.add_cookies(signed_in[OWNER])
+    page.goto(f"/billing/topups/{furniture.pending}/return/")
+    details = page.get_by_role("link", name="Details of the top-up")
+    details.focus()
+    # The second answer comes when the first one is on the page.
+    with page.expect_response(re.compile(r"look=2")):
+        pass
+    expect(details).to_be_focused()
 
 
 def test_without_javascript_one_signs_up_makes_a_key_and_buys_credits(

@@ -98,7 +98,8 @@ def test_a_second_budget_of_the_same_scope_and_period_is_refused_and_of_another_
     terms = {**TERMS, "scope": "account"}
     response = member.post("/billing/budgets/add/", {**terms, "period": "month"})
     assert response.status_code == 422
-    assert "change that one" in response.text
+    there = Budget.objects.get()
+    assert f'<a href="/billing/budgets/{there.pk}/">change that one</a>' in response.text
     assert member.post("/billing/budgets/add/", {**terms, "period": "day"}).status_code == 302
     assert Budget.objects.count() == 2
 
@@ -145,6 +146,33 @@ def test_a_bar_shows_spent_held_and_left_and_a_period_that_is_over_from_zero(
         assert "2026-05-01 00:00 UTC" in page
 
 
+@pytest.mark.parametrize(
+    ("limit_nanousd", "is_hard_stop", "words"),
+    [
+        (3 * USD, True, "No room is left: requests that cost credit are refused until"),
+        (2 * USD, False, "The limit is reached. Requests go on, because it only alerts."),
+        (0, True, "No room is left"),
+        (3 * USD + 1, True, "99 % spent or held"),
+    ],
+)
+def test_a_budget_says_in_words_whether_there_is_room(
+    account: Account, member: Client, limit_nanousd: int, is_hard_stop: bool, words: str
+) -> None:
+    make_budget(account, limit_nanousd=limit_nanousd, period="month", is_hard_stop=is_hard_stop)
+    Budget.objects.update(spent_nanousd=2 * USD, held_nanousd=USD)
+    page = text_of(member, "/billing/budgets/")
+    assert words in page
+    assert ("budget-bar-full" in page) == ("99 %" not in words)
+
+
+def test_who_is_sent_back_begins_at_the_first_field_that_is_wrong(member: Client) -> None:
+    page = member.post("/billing/budgets/add/", {"limit": "-1", "alerts": "x", "scope": "account"}).text
+    assert "Give $0 or more." in page
+    assert page.count("autofocus") == 1
+    field = page[: page.index("autofocus")].rpartition("<")[2]
+    assert 'name="limit"' in field
+
+
 def test_the_page_of_a_key_leads_to_its_budgets(account: Account, member: Client) -> None:
     key = factories.make_key(account).key
     assert f'href="/billing/budgets/add/?scope=key:{key.pk}"' in text_of(member, f"/keys/{key.pk}/")
@@ -185,5 +213,6 @@ def test_operators_read_budgets_and_edit_none(account: Account, admin_client: Cl
     budget = make_budget(account, limit_nanousd=USD)
     page = admin_client.get("/admin/billing/budget/").text
     assert "$1.00" in page
+    assert "Whole account" in page
     assert admin_client.get(f"/admin/billing/budget/{budget.pk}/change/").status_code == 200
     assert admin_client.post(f"/admin/billing/budget/{budget.pk}/change/", {}).status_code == 403

@@ -31,9 +31,13 @@ class Line:
 
     @property
     def percent(self) -> int:
-        """Of the limit, spent and held, rounded; beyond 100 where a budget only alerts."""
+        """Of the limit, spent and held, rounded down: 100 is reached. Beyond it where a budget only alerts."""
         whole = self.budget.limit_nanousd
-        return round((self.spent + self.held) * 100 / whole) if whole else 100
+        return (self.spent + self.held) * 100 // whole if whole else 100
+
+    @property
+    def is_full(self) -> bool:
+        return self.left == 0
 
     @classmethod
     def of(cls, budget: Budget, *, day: dt.date) -> "Line":

@@ -1,0 +1,1 @@
+"""How dates are written by Django itself: in the operator's admin."""

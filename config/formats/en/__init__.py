@@ -1,0 +1,1 @@
+"""In English, which all pages are written in."""
