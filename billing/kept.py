@@ -33,10 +33,10 @@ def of(*, topup: TopUp, but_for: Dispute | None = None) -> Kept:
     for refund in Refund.objects.filter(topup=topup).exclude(status=Refund.Status.FAILED):
         gone_credit += refund.credit_nanousd + refund.loss_nanousd
         gone_fee += refund.fee_nanousd
-    disputes = Dispute.objects.filter(topup=topup).exclude(status=Dispute.Status.WON)
-    for dispute in disputes.exclude(pk=but_for.pk if but_for else None):
-        gone_credit += dispute.frozen_nanousd + dispute.loss_nanousd
-        gone_fee += dispute.fee_nanousd
+    for dispute in Dispute.objects.filter(topup=topup).exclude(status=Dispute.Status.WON):
+        if dispute != but_for:
+            gone_credit += dispute.frozen_nanousd + dispute.loss_nanousd
+            gone_fee += dispute.fee_nanousd
     # What went back beyond all credit was a loss of the platform's, not of this payment's fee.
     return Kept(max(0, topup.credit_nanousd - gone_credit), max(0, topup.fee_nanousd - gone_fee))
 

@@ -12,7 +12,6 @@ from time_machine import travel
 
 from accounts.models import AuditEvent, User
 from billing import told_early, unmatched, webhooks
-from billing.admin import closing
 from billing.models import Dispute, PaymentReport, TopUp, UnmatchedPayment, Wallet, WebhookEvent
 from billing.providers.provider import (
     DisputeChanged,
@@ -131,7 +130,7 @@ def test_an_operator_who_is_too_late_reads_that_it_does_not_wait(
     def too_late(**_: object) -> None:
         raise webhooks.NotWaiting
 
-    monkeypatch.setattr(closing.webhooks, "close", too_late)
+    monkeypatch.setattr(webhooks, "close", too_late)
     form = {"note": "x", "confirmed": "yes"}
     page = operator.post(f"/admin/billing/webhookevent/{event.pk}/close/", form, follow=True).text
     assert "The event does not wait any more." in page
@@ -270,7 +269,10 @@ def test_every_kind_of_event_is_told_in_words(
 
 def test_a_payment_event_is_about_the_top_up_that_it_names() -> None:
     topup = start(factories.make_account(), usd=20)
-    told = [PaymentFailed(topup.provider_reference, "declined"), PaymentArrived("", "pi_9", 1, "usd")]
+    told: list[News] = [
+        PaymentFailed(topup.provider_reference, "declined"),
+        PaymentArrived("", "pi_9", 1, "usd"),
+    ]
     events = [WebhookEvent(provider="sandbox", news=webhooks.written(news)) for news in told]
     assert [webhooks.topup_of(event) for event in events] == [topup, None]
 

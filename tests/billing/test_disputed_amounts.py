@@ -49,9 +49,9 @@ def test_what_is_disputed_less_is_released() -> None:
 def test_what_is_disputed_more_is_frozen_too_each_time_under_a_reference_of_its_own() -> None:
     topup = bought()
     for cents, frozen in ((500, 4), (1000, 8), (2500, 20), (500, 4)):
-        dispute = hear(topup, "open", cents=cents)
-        assert (shares(dispute)[0], balance(topup)) == (frozen, (20 - frozen) * USD)
+        assert (shares(hear(topup, "open", cents=cents))[0], balance(topup)) == (frozen, (20 - frozen) * USD)
         check_books(idle=True)
+    dispute = Dispute.objects.get()
     moved = LedgerTransaction.objects.filter(reference__startswith=f"dispute-changed:{dispute.pk}:")
     assert sorted(moved.values_list("reference", flat=True)) == [
         f"dispute-changed:{dispute.pk}:{number}" for number in range(3)
