@@ -9,6 +9,7 @@ from django.conf import settings
 from django.urls import reverse
 
 from accounts import mailing
+from billing import told_early
 from billing.models import Dispute, Refund, WebhookEvent
 from billing.refunding import ASK_FOR
 from catalog.money import usd_from_nano
@@ -86,7 +87,8 @@ def send_waiting_events(*, events: list[WebhookEvent]) -> None:
         subject=f"{len(events)} webhook event{'s' if len(events) > 1 else ''} could not be processed",
         template="billing/mail/waiting_events.txt",
         context={
-            "events": events,
+            "too_early": [event for event in events if told_early.is_too_early(event)],
+            "stuck": [event for event in events if not told_early.is_too_early(event)],
             "page": mailing.public_url(reverse("admin:billing_webhookevent_changelist")),
         },
         to=settings.OPERATOR_EMAILS,

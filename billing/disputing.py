@@ -1,7 +1,7 @@
 """Disputes: a bank wants a payment back. Credit is frozen until it decides, then given back or lost.
 
 A company tells of a dispute several times, and not always in order. Each telling names the state that the dispute was
-in, so the books are brought to that state from whatever they are in; one that was overtaken changes nothing.
+in and its amount, so the books are brought there from whatever they are in; one that was overtaken changes nothing.
 """
 
 import datetime as dt
@@ -21,7 +21,7 @@ class DisputeUnknown(Exception):
 
 
 class DisputeDiffers(Exception):
-    """A company reports a dispute in another currency than was paid in, or of another amount than before.
+    """A company reports a dispute in another currency than was paid in, or that one which is lost had another amount.
 
     Nothing was changed.
     """
@@ -34,8 +34,8 @@ def hear(
 
     Opened: the credit is frozen, as far as it is available, and what running requests hold of it as they leave it. Won:
     it is given back. Lost: it is gone, with its share of the fee, and what the wallet did not have is the platform's
-    loss. Where a bank changes its mind, the decision that
-    occurred later counts; without `occurred_at`, the one that is heard later. Raises DisputeUnknown, DisputeDiffers.
+    loss. Where a bank changes its mind, the decision that occurred later counts, and so does the amount; without
+    `occurred_at`, what is heard later. Raises DisputeUnknown, DisputeDiffers.
     """
     topup = TopUp.objects.filter(
         provider=provider, provider_payment=news.payment, status=TopUp.Status.PAID
@@ -50,30 +50,48 @@ def hear(
         moving.lock(account_id=topup.account_id)
         # Before credit may come back: what was spent is not waited for, so that nothing of it is taken for that.
         collecting.collect(account_id=topup.account_id, at=at)
-        dispute = Dispute.objects.filter(topup=topup, provider_dispute=news.dispute).first()
-        known = dispute is not None
-        if dispute is not None and dispute.amount_nanousd != news.amount_cents * NANO_PER_CENT:
-            raise DisputeDiffers(
-                f"{provider} reports {news.amount_cents} cents of {dispute}, another amount before"
-            )
-        if dispute is None:
-            dispute = _unopened(topup, news, at=at)
-        if _is_overtaken(dispute, news, known=known, decided_at=occurred_at or at):
-            return dispute
-        _bring_to(dispute, Dispute.Status(news.status), known=known, at=at)
-        dispute.closed_at = None if dispute.status == Dispute.Status.OPEN else occurred_at or at
-        if news.respond_by:
-            dispute.respond_by = dt.datetime.fromisoformat(news.respond_by)
-        dispute.mail_due_at = dispute.operators_mail_due_at = at
-        dispute.save()
+        dispute = _hear(topup, news, at=at, told_at=occurred_at or at)
         # Of this one or another, for which there may be something now.
         collecting.collect(account_id=topup.account_id, at=at)
         dispute.refresh_from_db()
-        _record(dispute)
     return dispute
 
 
-def _unopened(topup: TopUp, news: DisputeChanged, *, at: dt.datetime) -> Dispute:
+def _hear(topup: TopUp, news: DisputeChanged, *, at: dt.datetime, told_at: dt.datetime) -> Dispute:
+    dispute = Dispute.objects.filter(topup=topup, provider_dispute=news.dispute).first()
+    known = dispute is not None
+    if dispute is None:
+        dispute = _unopened(topup, news, at=at, told_at=told_at)
+    amount_nanousd = news.amount_cents * NANO_PER_CENT
+    is_overtaken = _is_overtaken(dispute, news, known=known, decided_at=told_at)
+    is_latest = told_at >= dispute.amount_told_at
+    is_other = is_latest and amount_nanousd != dispute.amount_nanousd
+    if is_other and is_overtaken and dispute.status == Dispute.Status.LOST:
+        msg = f"{topup.provider} reports {news.amount_cents} cents of {dispute}, which is lost with another amount"
+        raise DisputeDiffers(msg)
+    is_won_now = not is_overtaken and news.status == Dispute.Status.WON
+    is_rebooked = is_other and dispute.status == Dispute.Status.OPEN and not is_won_now
+    if is_rebooked:
+        _book_difference(dispute, amount_nanousd=amount_nanousd, at=at)
+        _record(dispute, "amount_changed")
+    elif is_other and not is_won_now:
+        dispute.amount_nanousd = amount_nanousd
+    if not is_overtaken:
+        _bring_to(dispute, Dispute.Status(news.status), known=known, at=at)
+        dispute.closed_at = None if dispute.status == Dispute.Status.OPEN else told_at
+        if news.respond_by:
+            dispute.respond_by = dt.datetime.fromisoformat(news.respond_by)
+    if is_latest:
+        dispute.amount_nanousd, dispute.amount_told_at = amount_nanousd, told_at
+    if is_rebooked or not is_overtaken:
+        dispute.mail_due_at = dispute.operators_mail_due_at = at
+    dispute.save()
+    if not is_overtaken:
+        _record(dispute, "opened" if dispute.status == Dispute.Status.OPEN else dispute.status)
+    return dispute
+
+
+def _unopened(topup: TopUp, news: DisputeChanged, *, at: dt.datetime, told_at: dt.datetime) -> Dispute:
     """A dispute that the books do not know yet: nothing of it is frozen, as in one that was won."""
     return Dispute.objects.create(
         account_id=topup.account_id,
@@ -82,6 +100,7 @@ def _unopened(topup: TopUp, news: DisputeChanged, *, at: dt.datetime) -> Dispute
         reason=news.reason[:120],
         status=Dispute.Status.WON,
         amount_nanousd=news.amount_cents * NANO_PER_CENT,
+        amount_told_at=told_at,
         opened_at=at,
         closed_at=at,
     )
@@ -134,6 +153,39 @@ def _freeze(dispute: Dispute, *, at: dt.datetime) -> None:
     collecting.wait_for(dispute, amount_nanousd=to_take_nanousd)
 
 
+def _book_difference(dispute: Dispute, *, amount_nanousd: int, at: dt.datetime) -> None:
+    """The bank wants another amount back of a dispute that is open: what that is more is frozen, what is less released.
+
+    Of credit that was spent when it was frozen nothing more is taken than the amount has grown by.
+    """
+    share = kept.share(topup=dispute.topup, amount_nanousd=amount_nanousd, but_for=dispute)
+    less = max(0, dispute.frozen_nanousd - share.credit_nanousd)
+    more = max(0, share.credit_nanousd - dispute.frozen_nanousd - dispute.loss_nanousd)
+    now, later = moving.lock(account_id=dispute.account_id).reach(more)
+    to_take = min(dispute.to_take_nanousd, share.credit_nanousd - dispute.frozen_nanousd + less) + later
+    released = less - now
+    if released:
+        prefix = f"dispute-changed:{dispute.pk}:"
+        earlier = LedgerTransaction.objects.filter(
+            account_id=dispute.account_id, reference__startswith=prefix
+        )
+        moving.move(
+            account_id=dispute.account_id,
+            amount_nanousd=released,
+            reference=f"{prefix}{earlier.count()}",
+            kind=LedgerTransaction.Kind.DISPUTE,
+            description=f"Dispute of top-up {dispute.topup_id}: its amount has changed",
+            against=[Leg(LedgerAccount.Kind.DISPUTES, -released)],
+            at=at,
+            of=dispute,
+        )
+    dispute.amount_nanousd = amount_nanousd
+    dispute.frozen_nanousd -= released
+    dispute.fee_nanousd = share.fee_nanousd
+    dispute.loss_nanousd = amount_nanousd - dispute.fee_nanousd - dispute.frozen_nanousd
+    collecting.wait_for(dispute, amount_nanousd=to_take)
+
+
 def _thaw(dispute: Dispute, *, at: dt.datetime) -> None:
     if dispute.frozen_nanousd:
         _post(
@@ -182,11 +234,11 @@ def _post(
     )
 
 
-def _record(dispute: Dispute) -> None:
+def _record(dispute: Dispute, what: str) -> None:
     auditing.record(
         account=dispute.account_id,
         actor=None,
-        action=f"dispute.{'opened' if dispute.status == Dispute.Status.OPEN else dispute.status}",
+        action=f"dispute.{what}",
         subject_type="dispute",
         subject_id=dispute.pk,
         topup=dispute.topup_id,

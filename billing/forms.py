@@ -342,6 +342,17 @@ class ResolveForm(forms.Form):
         return account
 
 
+class CloseEventForm(forms.Form):
+    """Why an event of a payment company is never acted on."""
+
+    note = forms.CharField(
+        label="Note",
+        max_length=300,
+        help_text="Why, and how it was settled. It is kept with the event, and in the audit log of the account.",
+        widget=forms.TextInput(attrs={"class": "vTextField"}),
+    )
+
+
 class LedgerFilterForm(forms.Form):
     """Which movements of the ledger are shown. A kind that does not exist shows all of them."""
 

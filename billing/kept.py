@@ -24,25 +24,26 @@ class Share:
     beyond_nanousd: int
 
 
-def of(*, topup: TopUp) -> Kept:
+def of(*, topup: TopUp, but_for: Dispute | None = None) -> Kept:
     """What is kept of the payment. Refunds on their way and open disputes count as gone: nobody may give them twice.
 
-    Exact under the lock of the account's wallet.
+    `but_for`: as if this dispute were not there. Exact under the lock of the account's wallet.
     """
     gone_credit = gone_fee = 0
     for refund in Refund.objects.filter(topup=topup).exclude(status=Refund.Status.FAILED):
         gone_credit += refund.credit_nanousd + refund.loss_nanousd
         gone_fee += refund.fee_nanousd
     for dispute in Dispute.objects.filter(topup=topup).exclude(status=Dispute.Status.WON):
-        gone_credit += dispute.frozen_nanousd + dispute.loss_nanousd
-        gone_fee += dispute.fee_nanousd
+        if dispute != but_for:
+            gone_credit += dispute.frozen_nanousd + dispute.loss_nanousd
+            gone_fee += dispute.fee_nanousd
     # What went back beyond all credit was a loss of the platform's, not of this payment's fee.
     return Kept(max(0, topup.credit_nanousd - gone_credit), max(0, topup.fee_nanousd - gone_fee))
 
 
-def share(*, topup: TopUp, amount_nanousd: int) -> Share:
-    """Divide an amount of the payment between credit and fee as they were paid, as far as they are kept."""
-    left = of(topup=topup)
+def share(*, topup: TopUp, amount_nanousd: int, but_for: Dispute | None = None) -> Share:
+    """Divide an amount of the payment between credit and fee as they were paid, as far as they are kept: see `of`."""
+    left = of(topup=topup, but_for=but_for)
     of_fee = whole_cents(Decimal(topup.fee_nanousd) * amount_nanousd / topup.total_nanousd)
     fee = min(of_fee, left.fee_nanousd)
     credit = min(amount_nanousd - fee, left.credit_nanousd)

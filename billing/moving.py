@@ -39,8 +39,7 @@ def move(
     """Give the account's wallet the amount, or take it where it is negative, and post that `against` the other legs.
 
     Legs of zero are left out. What lots of promotional credit lose `of` a dispute or a refund is remembered, and
-    restored where it gives back: that is always all of it. Raises NotAvailable, and AlreadyPosted for a reference that
-    was used before.
+    restored where it gives back. Raises NotAvailable, and AlreadyPosted for a reference that was used before.
     """
     with transaction.atomic():
         wallet = lock(account_id=account_id)
@@ -65,5 +64,5 @@ def move(
         if of is not None and amount_nanousd < 0:
             promotions.withhold(standing, of=of)
         elif of is not None and amount_nanousd > 0:
-            promotions.restore(of=of)
+            promotions.restore(of=of, amount_nanousd=amount_nanousd)
     return posted

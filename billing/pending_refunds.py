@@ -120,6 +120,9 @@ def give_up(*, refund: Refund, actor: User, at: dt.datetime) -> Refund:
     if answer is not Answer.UNKNOWN:
         msg = f"The payment company was asked: {answer.value}. The credit is not given back."
         raise NotGivenUp(msg)
-    return refunding.give_up(
-        refund=refund, actor=actor, message="It was not made: the payment company knows nothing of it.", at=at
-    )
+    message = "It was not made: the payment company knows nothing of it."
+    try:
+        return refunding.give_up(refund=refund, actor=actor, message=message, at=at)
+    except refunding.NotAsItWas as changed:
+        msg = "Meanwhile it was asked for again, or the payment company has spoken of it. The credit is not given back."
+        raise NotGivenUp(msg) from changed

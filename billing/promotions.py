@@ -148,17 +148,26 @@ def withhold(standing: Standing, *, of: Dispute | Refund) -> None:
     )
 
 
-def restore(*, of: Dispute | Refund) -> None:
-    """Give the lots what they lost to a dispute or a refund that is undone, after the wallet has it again.
+def restore(*, of: Dispute | Refund, amount_nanousd: int) -> None:
+    """Give the lots what they lost to a dispute or a refund that gives back so much, after the wallet has it again.
 
-    A lot whose date has come meanwhile expires by the next run.
+    Paid credit went first, so it comes last; and of the lots, the last to be spent is the first to have it again. A lot
+    whose date has come meanwhile expires by the next run.
     """
     withheld = WithheldCredit.objects.filter(**_of(of))
-    for part in withheld:
+    for part in withheld.order_by(F("lot__expires_at").desc(nulls_first=True), "-lot_id", "-pk"):
+        back = min(part.amount_nanousd, amount_nanousd)
+        if not back:
+            break
+        amount_nanousd -= back
         PromotionalCredit.objects.filter(pk=part.lot_id).update(
-            remaining_nanousd=F("remaining_nanousd") + part.amount_nanousd, closed_at=None
+            remaining_nanousd=F("remaining_nanousd") + back, closed_at=None
         )
-    withheld.delete()
+        if back == part.amount_nanousd:
+            part.delete()
+        else:
+            part.amount_nanousd -= back
+            part.save(update_fields=["amount_nanousd"])
 
 
 def _of(of: Dispute | Refund) -> dict[str, Dispute | Refund]:

@@ -40,6 +40,10 @@ class AlreadyAsked(Exception):
     """This refund exists: the form was sent twice."""
 
 
+class NotAsItWas(Exception):
+    """Something has happened to the refund since it was read."""
+
+
 class RefundUnknown(Exception):
     """A company reports a refund of a payment that is not ours."""
 
@@ -147,24 +151,30 @@ def ask(*, refund: Refund, at: dt.datetime) -> Refund:
     except ProviderRefused as refused:
         return _change(refund, status=Refund.Status.FAILED, at=at, message=str(refused))
     try:
-        return hear(provider=provider.slug, news=news, at=at) or refund
+        return hear(provider=provider.slug, news=news, at=at)
     except RefundDiffers:
         logger.exception("%s stays on its way", refund)
         return refund
 
 
 def give_up(*, refund: Refund, actor: User, message: str, at: dt.datetime) -> Refund:
-    """Post a refund back that the company knows nothing of; one that is not on its way any more stays as it is.
+    """Post a refund back that the company knows nothing of, if it is still as it was when the company was asked.
 
-    Its name is forgotten: if the company reports it all the same, it is booked again, as one that was refused.
+    Its name is forgotten: if the company reports it all the same, it is booked again, as one that was refused. Raises
+    NotAsItWas where it was asked for or named meanwhile, or is not on its way any more.
     """
     with transaction.atomic():
         moving.lock(account_id=refund.account_id)
-        pending = Refund.objects.filter(pk=refund.pk, status=Refund.Status.PENDING)
-        if pending.update(provider_refund=None):
-            _record("refund.given_up", refund, actor=actor)
-            return _change(refund, status=Refund.Status.FAILED, at=at, message=message)
-    return Refund.objects.get(pk=refund.pk)
+        pending = Refund.objects.filter(
+            pk=refund.pk,
+            status=Refund.Status.PENDING,
+            asked_at=refund.asked_at,
+            provider_refund=refund.provider_refund,
+        )
+        if not pending.update(provider_refund=None):
+            raise NotAsItWas
+        _record("refund.given_up", refund, actor=actor)
+        return _change(refund, status=Refund.Status.FAILED, at=at, message=message)
 
 
 def claim_unanswered(*, at: dt.datetime) -> Refund | None:
@@ -181,8 +191,8 @@ def claim_unanswered(*, at: dt.datetime) -> Refund | None:
     return None
 
 
-def hear(*, provider: str, news: RefundChanged, at: dt.datetime) -> Refund | None:
-    """What a company (its slug) says of a refund, however often and in whatever order; None: nothing came of it.
+def hear(*, provider: str, news: RefundChanged, at: dt.datetime) -> Refund:
+    """What a company (its slug) says of a refund, however often and in whatever order.
 
     One that was made at the company's own dashboard finds its top-up by the payment. Credit is taken for it as far as
     it is available, and what running requests hold as they leave it; the rest is the platform's loss. Raises
@@ -213,13 +223,19 @@ def _named(provider: str, news: RefundChanged) -> Refund | None:
     return ours or refunds.filter(provider_refund=news.refund).first()
 
 
-def _made_elsewhere(topup: TopUp, news: RefundChanged, *, at: dt.datetime) -> Refund | None:
+def _made_elsewhere(topup: TopUp, news: RefundChanged, *, at: dt.datetime) -> Refund:
+    """Write down a refund that nobody here has asked for.
+
+    One that has failed moves nothing. It is kept all the same: what was told of it before may be heard only later.
+    """
     with transaction.atomic():
+        moving.lock(account_id=topup.account_id)
+        collecting.collect(account_id=topup.account_id, at=at)
         wallet = moving.lock(account_id=topup.account_id)
-        found = _named(topup.provider, news)
-        if found is None and news.status != Refund.Status.FAILED:
+        if _named(topup.provider, news) is None:
+            failed = news.status == Refund.Status.FAILED
             share = kept.share(topup=topup, amount_nanousd=news.amount_cents * NANO_PER_CENT)
-            taken, to_take = wallet.reach(share.credit_nanousd)
+            taken, to_take = (share.credit_nanousd, 0) if failed else wallet.reach(share.credit_nanousd)
             refund = Refund.objects.create(
                 account_id=topup.account_id,
                 topup=topup,
@@ -228,20 +244,23 @@ def _made_elsewhere(topup: TopUp, news: RefundChanged, *, at: dt.datetime) -> Re
                 credit_nanousd=taken,
                 fee_nanousd=share.fee_nanousd,
                 loss_nanousd=share.credit_nanousd - taken + share.beyond_nanousd,
+                bookings=0 if failed else 1,
                 status=news.status,
                 reason="Made at the payment company",
+                message=news.message[:_LONGEST_MESSAGE],
                 created_at=at,
-                ended_at=at if news.status == Refund.Status.SUCCEEDED else None,
-                mail_due_at=at,
+                ended_at=None if news.status == Refund.Status.PENDING else at,
+                mail_due_at=None if failed else at,
                 operators_mail_due_at=at,
             )
-            _book(refund, at=at)
-            collecting.wait_for(refund, amount_nanousd=to_take)
-            refund.save(update_fields=["to_take_nanousd"])
-            _record("refund.made_elsewhere", refund, actor=None)
+            if not failed:
+                _book(refund, at=at)
+                collecting.wait_for(refund, amount_nanousd=to_take)
+                refund.save(update_fields=["to_take_nanousd"])
+            _record(f"refund.{'failed' if failed else 'made'}_elsewhere", refund, actor=None)
             return refund
     # Somebody was faster with the same news.
-    return hear(provider=topup.provider, news=news, at=at) if found else None
+    return hear(provider=topup.provider, news=news, at=at)
 
 
 def _change(
@@ -250,6 +269,8 @@ def _change(
     """Bring a refund to the status that is reported, and the books with it. What was failed by the company stays so."""
     with transaction.atomic():
         moving.lock(account_id=refund.account_id)
+        # Before credit may come back: what was spent is not waited for, so that nothing of it is taken for that.
+        collecting.collect(account_id=refund.account_id, at=at)
         refund = Refund.objects.select_for_update(of=("self",)).select_related("topup").get(pk=refund.pk)
         if named is None and (refund.status != Refund.Status.PENDING or refund.provider_refund):
             # Only our own call was refused, and meanwhile the company has said what became of the refund.
@@ -271,6 +292,9 @@ def _change(
         refund.mail_due_at = at
         refund.operators_mail_due_at = _operators_due_at(refund, at)
         refund.save()
+        # Of another one, for which there may be something now.
+        collecting.collect(account_id=refund.account_id, at=at)
+        refund.refresh_from_db()
         _record(f"refund.{status}", refund, actor=None)
     return refund
 

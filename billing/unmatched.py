@@ -64,10 +64,21 @@ def found(*, topup: TopUp, at: dt.datetime) -> None:
 
 
 def resolve(*, unmatched: UnmatchedPayment, actor: User, text: str, at: dt.datetime) -> None:
-    """Close it with a note: given back at the provider, say. Moves no money. Raises AlreadyResolved."""
-    waiting = UnmatchedPayment.objects.filter(pk=unmatched.pk, resolved_at=None)
-    if not waiting.update(resolved_at=at, resolved_by=actor, note=text):
-        raise AlreadyResolved
+    """Close it with a note: given back at the provider, say. Moves no money. Raises AlreadyResolved.
+
+    What was told of its refunds and disputes waits no longer.
+    """
+    with transaction.atomic():
+        waiting = UnmatchedPayment.objects.filter(pk=unmatched.pk, resolved_at=None)
+        if not waiting.update(resolved_at=at, resolved_by=actor, note=text):
+            raise AlreadyResolved
+        told_early.let_go(provider=unmatched.provider, payment=unmatched.payment, at=at)
+
+
+def is_closed(*, provider: str, payment: str) -> bool:
+    """Whether an operator has closed this payment without crediting it."""
+    closed = UnmatchedPayment.objects.filter(resolved_at__isnull=False, topup=None)
+    return closed.filter(provider=provider, payment=payment).exists()
 
 
 def credit(

@@ -10,8 +10,11 @@ import datetime as dt
 import logging
 from typing import Any
 
+from django.db import transaction
 from django.db.models import F, QuerySet
 
+from accounts import auditing
+from accounts.models import User
 from billing import disputing, refunding, told_early, topping_up, unmatched
 from billing.models import TopUp, WebhookEvent
 from billing.providers import offering
@@ -40,6 +43,10 @@ _KINDS: dict[str, type[News]] = {
 _Outcome = WebhookEvent.Outcome
 
 
+class NotWaiting(Exception):
+    """The event does not wait any more: it was processed, or somebody has closed it."""
+
+
 def record(*, provider: str, message: WebhookMessage, at: dt.datetime) -> WebhookEvent:
     """Write down a genuine message, once however often it is sent, before anything is done about it."""
     event, _is_new = WebhookEvent.objects.get_or_create(
@@ -62,7 +69,7 @@ def process(*, event: WebhookEvent, at: dt.datetime) -> None:
 
     It raises nothing: an event whose processing fails waits, and is due again later.
     """
-    if event.outcome != _Outcome.WAITING:
+    if not WebhookEvent.objects.filter(pk=event.pk, outcome=_Outcome.WAITING).exists():
         return
     try:
         outcome = _act(event, at)
@@ -75,11 +82,15 @@ def process(*, event: WebhookEvent, at: dt.datetime) -> None:
             due_at=at + wait,
         )
     else:
-        waiting = WebhookEvent.objects.filter(pk=event.pk, outcome=_Outcome.WAITING)
         if outcome == _Outcome.IGNORED:
             # Unless its payment has become known just now.
-            waiting = waiting.filter(due_at=event.due_at)
-        waiting.update(outcome=outcome, processed_at=at, attempts=F("attempts") + 1, problem="")
+            undone = WebhookEvent.objects.filter(pk=event.pk, outcome=_Outcome.WAITING, due_at=event.due_at)
+        else:
+            # What was acted on has been, also where somebody has closed the event meanwhile.
+            undone = WebhookEvent.objects.filter(
+                pk=event.pk, outcome__in=(_Outcome.WAITING, _Outcome.IGNORED)
+            )
+        undone.update(outcome=outcome, processed_at=at, attempts=F("attempts") + 1, problem="")
 
 
 def process_due(*, at: dt.datetime, limit: int = 100) -> int:
@@ -92,6 +103,43 @@ def process_due(*, at: dt.datetime, limit: int = 100) -> int:
     for event in due:
         process(event=event, at=at)
     return len(due)
+
+
+def close(*, event: WebhookEvent, actor: User, note: str, at: dt.datetime) -> None:
+    """End the waiting of an event by hand, with a note: it is never acted on, and nobody is told of it any more.
+
+    Moves no money. Raises NotWaiting.
+    """
+    with transaction.atomic():
+        waits = WebhookEvent.objects.filter(pk=event.pk, outcome=_Outcome.WAITING)
+        if not waits.update(
+            outcome=_Outcome.IGNORED, processed_at=at, closed_at=at, closed_by=actor, note=note
+        ):
+            raise NotWaiting
+        if topup := topup_of(event):
+            auditing.record(
+                account=topup.account_id,
+                actor=actor,
+                action="payment_event.closed",
+                subject_type="webhook_event",
+                subject_id=event.pk,
+                event=event.event,
+                topup=topup.pk,
+                reason=note,
+            )
+
+
+def topup_of(event: WebhookEvent) -> TopUp | None:
+    """The top-up whose payment it is about, if there is one here."""
+    news = event.news or {}
+    of_provider = TopUp.objects.select_related("account").filter(provider=event.provider)
+    if payment := news.get("payment"):
+        paid = of_provider.filter(provider_payment=payment).first()
+        if paid is not None:
+            return paid
+    if news.get("kind") in (PaymentArrived.__name__, PaymentFailed.__name__):
+        return of_provider.filter(provider_reference=news["reference"]).first()
+    return None
 
 
 def waiting() -> QuerySet[WebhookEvent]:
@@ -149,7 +197,8 @@ def _take_back(
             disputing.hear(provider=event.provider, news=news, at=at, occurred_at=event.occurred_at)
     except (refunding.RefundUnknown, disputing.DisputeUnknown) as unknown:
         # Its payment may not have been heard of yet. Or it never concerned us: companies tell all of an account.
-        if at - event.received_at < _PAYMENT_MAY_COME:
+        is_closed = unmatched.is_closed(provider=event.provider, payment=news.payment)
+        if not is_closed and at - event.received_at < _PAYMENT_MAY_COME:
             raise
         logger.warning("the webhook %s of %s is ignored: %s", event, event.provider, unknown)
         return _Outcome.IGNORED

@@ -30,6 +30,7 @@ _LATER = {
     "refund-failed": "Refund that did not go through: the credit is yours again",
     "refund-late": "Refund: the rest of its credit, which requests had held",
     "dispute-late": "Dispute: more of the payment's credit, which requests had held",
+    "dispute-changed": "Dispute: the bank disputes another amount than before, and so much more or less is frozen",
     "dispute-lost": "Dispute decided against the payment: its frozen credit is gone",
     "dispute-won": "Dispute decided for the payment: the credit is yours again",
 }

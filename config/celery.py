@@ -17,6 +17,7 @@ app.autodiscover_tasks()
 app.conf.beat_schedule = {
     "sweep-holds": {"task": "usage.sweep_holds", "schedule": 10.0, "options": {"expires": 10}},
     "roll-up-usage": {"task": "usage.roll_up_hours", "schedule": 30.0, "options": {"expires": 30}},
+    "mail-losses": {"task": "usage.mail_losses", "schedule": 30.0, "options": {"expires": 30}},
     "aggregate-allowances": {
         "task": "usage.aggregate_allowances",
         "schedule": 30.0,

@@ -10,7 +10,7 @@ from billing.verifying import ChainReport
 from catalog.money import usd_string
 from usage import queries
 from usage.auditing import AuditReport
-from usage.models import Anomaly, DailyAllowance
+from usage.models import Anomaly, DailyAllowance, LossToTell
 from usage.set_apart import SetApart
 
 # As many as somebody reads in a mail. `audit_ledger` prints them all.
@@ -60,9 +60,9 @@ def mail_anomaly(*, anomaly: Anomaly) -> None:
     )
 
 
-def mail_losses(losses: list[tuple[str, int, int]]) -> None:
-    """Tell the operator of requests (id, account id, nano-USD) that used more than could be charged for them."""
-    total_nanousd = sum(lost for _, _, lost in losses)
+def mail_losses(losses: list[LossToTell]) -> None:
+    """Tell the operator of requests that used more than could be charged for them. Raises mailing.SendingErrors."""
+    total_nanousd = sum(loss.amount_nanousd for loss in losses)
     mailing.send(
         subject=f"${usd_string(total_nanousd)} lost on usage beyond its hold",
         template="usage/mail/loss.txt",

@@ -4,9 +4,7 @@ What draws on the allowance is `usage.books`, under the wallet's lock; this only
 """
 
 import datetime as dt
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
 
 from django.db import connection
 from django.db.models import F, QuerySet, Value
@@ -39,28 +37,25 @@ _SHARES = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """An e-mail that this worker, and no other, has claimed."""
+def aggregate(*, at: dt.datetime) -> None:
+    """Write the share of the tighter limit that each account has used; who has reached a mark owes an e-mail from then.
 
-    allowance_id: int
-    level: Literal["warned", "exhausted"]
-
-
-def aggregate(*, at: dt.datetime) -> list[Notice]:
-    """Write the share of the tighter limit that each account has used; returns the e-mails that are now due.
-
-    Each is claimed by a conditional update before it is returned, so it is returned once, to one worker. Yesterday's
-    share is brought to its end too, but nobody is told about a day that is over.
+    Each mark is passed once a day, by a conditional update. Yesterday's share is brought to its end too, but nobody is
+    told about a day that is over.
     """
     day = at.astimezone(dt.UTC).date()
     while _write_shares(since=day - dt.timedelta(days=1)) == _BATCH:
         pass
     today = DailyAllowance.objects.filter(day=day)
-    return [
-        *(Notice(pk, "exhausted") for pk in _exhausted(today) if _claim_exhausted(pk, at)),
-        *(Notice(pk, "warned") for pk in _near(today) if _claim_warned(pk, at)),
-    ]
+    for allowance_id in _exhausted(today):
+        _mark_exhausted(allowance_id, at)
+    for allowance_id in _near(today):
+        _mark_warned(allowance_id, at)
+
+
+def of_today(*, at: dt.datetime) -> QuerySet[DailyAllowance]:
+    """The allowances that may still owe an e-mail."""
+    return DailyAllowance.objects.filter(day=at.astimezone(dt.UTC).date()).select_related("account__plan")
 
 
 def _exhausted(today: QuerySet[DailyAllowance]) -> list[int]:
@@ -72,20 +67,14 @@ def _near(today: QuerySet[DailyAllowance]) -> list[int]:
     return list(near.values_list("pk", flat=True))
 
 
-def _claim_exhausted(allowance_id: int, at: dt.datetime) -> bool:
-    """Whether this worker is the one. Whoever jumped past 80 % and 100 % at once hears of it once."""
-    unclaimed = DailyAllowance.objects.filter(pk=allowance_id, exhausted_at=None)
-    return bool(unclaimed.update(exhausted_at=at, warned_at=Coalesce(F("warned_at"), Value(at))))
+def _mark_exhausted(allowance_id: int, at: dt.datetime) -> None:
+    """Whoever jumps past 80 % and 100 % at once hears of it once."""
+    unmarked = DailyAllowance.objects.filter(pk=allowance_id, exhausted_at=None)
+    unmarked.update(exhausted_at=at, warned_at=Coalesce(F("warned_at"), Value(at)), mail_due_at=at)
 
 
-def _claim_warned(allowance_id: int, at: dt.datetime) -> bool:
-    return bool(DailyAllowance.objects.filter(pk=allowance_id, warned_at=None).update(warned_at=at))
-
-
-def give_back(*, notice: Notice) -> None:
-    """Let the next run claim the e-mail again: this one could not be sent."""
-    claim = "exhausted_at" if notice.level == "exhausted" else "warned_at"
-    DailyAllowance.objects.filter(pk=notice.allowance_id).update(**{claim: None})
+def _mark_warned(allowance_id: int, at: dt.datetime) -> None:
+    DailyAllowance.objects.filter(pk=allowance_id, warned_at=None).update(warned_at=at, mail_due_at=at)
 
 
 def _write_shares(*, since: dt.date) -> int:

@@ -6,6 +6,7 @@ from django.db import models
 from django.utils import timezone
 
 from accounts.models import Account
+from billing.models.mail_due import MailDue, OperatorsMailDue
 from catalog.models import Model
 from keys.models import ApiKey
 
@@ -139,8 +140,22 @@ class HourlyUsage(models.Model):
         return f"account {self.account_id} at {self.hour:%Y-%m-%d %H}:00 UTC"
 
 
-class DailyAllowance(models.Model):
-    """What an account has drawn of its plan's allowance on a UTC day, and what running requests have reserved."""
+class LossToTell(OperatorsMailDue):
+    """A loss that was booked and that the operators have not heard of yet; what was lost is in the ledger."""
+
+    record_id = models.UUIDField(primary_key=True)
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="+", db_index=False)
+    amount_nanousd = models.BigIntegerField()
+
+    def __str__(self) -> str:
+        return f"loss of request {self.record_id}"
+
+
+class DailyAllowance(MailDue):
+    """What an account has drawn of its plan's allowance on a UTC day, and what running requests have reserved.
+
+    It owes the account an e-mail when 80 % is used, and when all is, until the day is over.
+    """
 
     account = models.ForeignKey(
         Account, on_delete=models.CASCADE, related_name="daily_allowances", db_index=False
@@ -153,8 +168,8 @@ class DailyAllowance(models.Model):
     share = models.DecimalField(
         max_digits=7, decimal_places=4, default=0, help_text="Of the tighter limit; 1 is all."
     )
-    warned_at = models.DateTimeField(null=True, help_text="When the e-mail at 80 % was claimed.")
-    exhausted_at = models.DateTimeField(null=True, help_text="When the e-mail at 100 % was claimed.")
+    warned_at = models.DateTimeField(null=True, help_text="When 80 % was reached.")
+    exhausted_at = models.DateTimeField(null=True, help_text="When 100 % was reached.")
 
     class Meta:
         constraints: ClassVar = [

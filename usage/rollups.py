@@ -1,16 +1,16 @@
 """Usage records into hourly sums: each record is added once, whatever is killed and however many workers there are."""
 
+import dataclasses
 import logging
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 
 from django.db import connection, transaction
 
 from billing import ledger
 from billing.models import LedgerAccount, LedgerTransaction
-from usage import alerting
+from usage.models import LossToTell
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Loss:
 def roll_up(*, at: datetime, batch: int = 5000) -> int:
     """Add up to `batch` records to their hours and return how many; 0: there is nothing left that is free to claim.
 
-    What a record lost to the platform is booked in the same transaction, and the operator is told after it. It is
+    What a record lost to the platform is booked in the same transaction, and owed to the operators as an e-mail. It is
     booked as of now, whenever the request was: a month that was handed to an accountant does not change any more.
     """
     with transaction.atomic():
@@ -69,8 +69,16 @@ def roll_up(*, at: datetime, batch: int = 5000) -> int:
         losses = [Loss(*row) for row in lost]
         for loss in losses:
             _book(loss, at=at)
-        if losses:
-            transaction.on_commit(partial(_tell_operator, losses), robust=True)
+        LossToTell.objects.bulk_create(
+            LossToTell(**dataclasses.asdict(loss), operators_mail_due_at=at) for loss in losses
+        )
+    for loss in losses:
+        logger.error(
+            "platform loss of %d nano-USD: request %s of account %d used more than its hold and its credit",
+            loss.amount_nanousd,
+            loss.record_id,
+            loss.account_id,
+        )
     return int(rolled_up)
 
 
@@ -86,14 +94,3 @@ def _book(loss: Loss, *, at: datetime) -> None:
         ],
         at=at,
     )
-
-
-def _tell_operator(losses: list[Loss]) -> None:
-    for loss in losses:
-        logger.error(
-            "platform loss of %d nano-USD: request %s of account %d used more than its hold and its credit",
-            loss.amount_nanousd,
-            loss.record_id,
-            loss.account_id,
-        )
-    alerting.mail_losses([(str(loss.record_id), loss.account_id, loss.amount_nanousd) for loss in losses])

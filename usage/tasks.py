@@ -7,9 +7,9 @@ from django.conf import settings
 from django.utils import timezone
 
 from accounts import mailing
-from billing import verifying
+from billing import owed_mail, verifying
 from usage import alerting, allowances, anomalies, auditing, forgetting, posting, rollups, set_apart, sweeping
-from usage.models import DailyAllowance
+from usage.models import LossToTell
 
 logger = logging.getLogger(__name__)
 
@@ -49,18 +49,37 @@ def forget_minute_gaps() -> None:
 
 @shared_task(name="usage.aggregate_allowances", acks_late=True, ignore_result=True)
 def aggregate_allowances() -> None:
-    """Write the share of the daily allowance that is used, and mail whom it concerns.
-
-    At most once: a worker killed between the claim and the mail leaves it unsent, and the gauge still shows it. A
-    mail that the server refuses is given back.
-    """
-    for notice in allowances.aggregate(at=timezone.now()):
-        allowance = DailyAllowance.objects.select_related("account__plan").get(pk=notice.allowance_id)
+    """Write the share of the daily allowance that is used, and mail whom it concerns: at least once."""
+    at = timezone.now()
+    allowances.aggregate(at=at)
+    rows = allowances.of_today(at=at)
+    while allowance := owed_mail.claim(rows=rows, at=at):
         try:
             alerting.mail_allowance(allowance=allowance)
         except mailing.SendingErrors:
-            logger.exception("could not mail about the allowance of account %d", allowance.account_id)
-            allowances.give_back(notice=notice)
+            logger.exception(
+                "could not mail about the allowance of account %d; it is tried again in %s",
+                allowance.account_id,
+                owed_mail.LEASE,
+            )
+        else:
+            owed_mail.mark_sent(rows=rows, row=allowance)
+
+
+@shared_task(name="usage.mail_losses", acks_late=True, ignore_result=True)
+def mail_losses() -> None:
+    """Tell the operators of what was lost on usage: at least once. It is owed while there is nobody to tell."""
+    losses = owed_mail.claim_for_operators(rows=LossToTell.objects.all(), at=timezone.now())
+    if not losses:
+        return
+    try:
+        alerting.mail_losses(losses)
+    except mailing.SendingErrors:
+        logger.exception(
+            "could not mail about %d losses; it is tried again in %s", len(losses), owed_mail.LEASE
+        )
+    else:
+        LossToTell.objects.filter(pk__in=[loss.pk for loss in losses]).delete()
 
 
 @shared_task(name="usage.detect_anomalies", acks_late=True, ignore_result=True)

@@ -39,6 +39,7 @@ class RefundAdmin(ReadOnly, RefundModelAdmin):
         "fee",
         "loss",
         "to_take",
+        "booked",
         "reason",
         "created_by",
         "reference",
@@ -61,21 +62,27 @@ class RefundAdmin(ReadOnly, RefundModelAdmin):
             *super().get_urls(),
         ]
 
-    @admin.display(description="Given back")
+    @admin.display(description="Booked")
+    def booked(self, refund: Refund) -> str:
+        if refund.moved_nothing:
+            return "Never: it had failed at the payment company before it was heard of."
+        return "Yes, and back again" if refund.status == Refund.Status.FAILED else "Yes"
+
+    @admin.display(description="Amount")
     def total(self, refund: Refund) -> str:
         return usd(refund.total_nanousd)
 
     @admin.display(ordering="credit_nanousd", description="Out of the wallet")
     def credit(self, refund: Refund) -> str:
-        return usd(refund.credit_nanousd)
+        return "nothing" if refund.moved_nothing else usd(refund.credit_nanousd)
 
     @admin.display(ordering="fee_nanousd")
     def fee(self, refund: Refund) -> str:
-        return usd(refund.fee_nanousd)
+        return "nothing" if refund.moved_nothing else usd(refund.fee_nanousd)
 
     @admin.display(ordering="loss_nanousd", description="Lost")
     def loss(self, refund: Refund) -> str:
-        return usd(refund.loss_nanousd)
+        return "nothing" if refund.moved_nothing else usd(refund.loss_nanousd)
 
     @admin.display(description="Of that still to take, held by requests")
     def to_take(self, refund: Refund) -> str:

@@ -10,9 +10,10 @@ from django.utils import timezone
 from accounts.models import User
 from billing import told_early, topping_up, unmatched, webhooks
 from billing.admin import asking
+from billing.admin.closing import in_words
 from billing.admin.read_only import usd
 from billing.forms import ResolveForm
-from billing.models import TopUp, UnmatchedPayment, WebhookEvent
+from billing.models import TopUp, UnmatchedPayment
 
 
 def resolve_payment(request: HttpRequest, payment_id: int) -> HttpResponse:
@@ -51,7 +52,13 @@ def _facts(payment: UnmatchedPayment) -> list[str]:
     if events:
         facts.append(
             "Money of it may have gone back already. Told of it, and waiting for the payment to be credited:"
-            f" {'; '.join(map(_in_words, events))}. Once it is credited, this is booked at once, and takes credit away."
+            f" {'; '.join(map(in_words, events))}. Once it is credited, this is booked at once, and takes credit away."
+        )
+    closed = list(told_early.closed(provider=payment.provider, payment=payment.payment))
+    if closed:
+        facts.append(
+            f"Told of it as well, and closed by hand: {'; '.join(map(in_words, closed))}."
+            " None of this is booked if the payment is credited."
         )
     facts.append(
         "If it is credited and pays no waiting top-up of the account to the cent, a new top-up is made of it: the fee"
@@ -59,13 +66,6 @@ def _facts(payment: UnmatchedPayment) -> list[str]:
         f" {payment.provider}, and close it here with a note."
     )
     return facts
-
-
-def _in_words(event: WebhookEvent) -> str:
-    news = event.news or {}
-    what = "a refund" if news.get("kind") == "RefundChanged" else "a dispute"
-    amount = f"{news.get('amount_cents')} cents of {str(news.get('currency')).upper()}"
-    return f"{what} of {amount}, {news.get('status')}, {event.occurred_at:%Y-%m-%d %H:%M} UTC"
 
 
 def _effect(payment: UnmatchedPayment, form: ResolveForm) -> str:

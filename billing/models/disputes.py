@@ -29,6 +29,8 @@ class Dispute(MailDue, OperatorsMailDue):
     reason = models.CharField(max_length=120)
     status = models.CharField(max_length=8, choices=Status)
     amount_nanousd = models.BigIntegerField()
+    # When the company said so: an earlier telling that is heard later does not change the amount.
+    amount_told_at = models.DateTimeField(default=timezone.now)
     frozen_nanousd = models.BigIntegerField(default=0)
     fee_nanousd = models.BigIntegerField(default=0)
     loss_nanousd = models.BigIntegerField(default=0)

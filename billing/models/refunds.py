@@ -14,7 +14,8 @@ class Refund(MailDue, OperatorsMailDue):
     """A part of a payment that is given back, in nano-USD, a whole number of cents in total.
 
     What the buyer gets is credit that was taken out of the wallet, the fee's share, and, for a refund that was made at
-    the company's own dashboard, what the wallet no longer had: that is the platform's loss.
+    the company's own dashboard, what the wallet no longer had: that is the platform's loss. Of one that had failed
+    there before it was heard of, nothing was ever taken: it has no bookings, and says what would have been.
     """
 
     class Status(models.TextChoices):
@@ -33,7 +34,8 @@ class Refund(MailDue, OperatorsMailDue):
     loss_nanousd = models.BigIntegerField(default=0)
     # Of the loss, what requests hold that ran when it was booked: it is taken when they leave it.
     to_take_nanousd = models.BigIntegerField(default=0)
-    # How often credit was taken for it: one that was refused and is made all the same is booked again.
+    # How often credit was taken for it: one that was refused and is made all the same is booked again. 0: it had failed
+    # before it was heard of.
     bookings = models.PositiveSmallIntegerField(default=1)
     status = models.CharField(max_length=16, choices=Status, default=Status.PENDING)
     reason = models.CharField(max_length=200)
@@ -68,6 +70,10 @@ class Refund(MailDue, OperatorsMailDue):
                 & (models.Q(to_take_nanousd=0) | ~models.Q(status="failed")),
                 name="refund_takes_later_what_was_lost",
             ),
+            models.CheckConstraint(
+                condition=models.Q(bookings__gt=0) | models.Q(status="failed", provider_refund__isnull=False),
+                name="refund_is_booked_unless_it_had_failed",
+            ),
         ]
         indexes: ClassVar = [
             models.Index(fields=["account", "-id"], name="refund_by_account"),
@@ -85,6 +91,11 @@ class Refund(MailDue, OperatorsMailDue):
     @property
     def total_nanousd(self) -> int:
         return self.credit_nanousd + self.fee_nanousd + self.loss_nanousd
+
+    @property
+    def moved_nothing(self) -> bool:
+        """It had failed at the payment company before it was heard of."""
+        return not self.bookings
 
     def took_later(self, amount_nanousd: int) -> None:
         """What was a loss is credit after all."""

@@ -38,11 +38,20 @@ class WebhookEvent(OperatorsMailDue):
     attempts = models.PositiveIntegerField(default=0)
     problem = models.CharField(max_length=500, blank=True)
     due_at = models.DateTimeField(default=timezone.now)
+    # By an operator, who has settled elsewhere what it says: from then on it is never acted on.
+    closed_at = models.DateTimeField(null=True, blank=True)
+    closed_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    note = models.CharField(max_length=300, blank=True)
 
     class Meta:
         ordering: ClassVar = ["-id"]
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["provider", "event"], name="webhook_event_once"),
+            models.CheckConstraint(
+                condition=models.Q(closed_at=None, note="")
+                | (models.Q(closed_at__isnull=False) & ~models.Q(note="") & ~models.Q(outcome="waiting")),
+                name="webhook_event_closed_with_a_note",
+            ),
             models.CheckConstraint(
                 condition=models.Q(outcome="waiting", processed_at=None)
                 | (~models.Q(outcome="waiting") & models.Q(processed_at__isnull=False)),
@@ -89,6 +98,11 @@ class PaymentReport(models.Model):
     def __str__(self) -> str:
         return f"report of payment {self.payment}"
 
+    @property
+    def amount(self) -> str:
+        """What was said to have come, to read."""
+        return _amount(self.amount_cents, self.currency)
+
 
 class UnmatchedPayment(OperatorsMailDue):
     """Money that a provider says has come, and that fits no top-up: a person decides. Nothing was credited."""
@@ -122,7 +136,12 @@ class UnmatchedPayment(OperatorsMailDue):
 
     @property
     def amount(self) -> str:
-        """What came, to read. How many decimals another currency has is not known here."""
-        if self.currency == "usd":
-            return f"{Decimal(self.amount_cents).scaleb(-2):,.2f} USD"
-        return f"{self.amount_cents} of the smallest unit of {self.currency.upper()}"
+        """What came, to read."""
+        return _amount(self.amount_cents, self.currency)
+
+
+def _amount(cents: int, currency: str) -> str:
+    """How many decimals another currency has is not known here."""
+    if currency == "usd":
+        return f"{Decimal(cents).scaleb(-2):,.2f} USD"
+    return f"{cents} of the smallest unit of {currency.upper()}"

@@ -12,7 +12,7 @@ from catalog.pricing import TokenPrice
 from tests import factories
 from tests.billing.test_billing_pages import sign_in, text_of
 from tests.billing.test_disputing import hear, shares
-from tests.billing.test_refunding import balance, bought, legs, news, spend
+from tests.billing.test_refunding import balance, bought, legs, news, refund, spend
 from tests.billing.test_topping_up import finish, start
 from tests.billing.test_withheld_credit import DAY, grant, lefts, paid
 from tests.concurrency import in_parallel
@@ -317,3 +317,21 @@ def test_pages_and_mails_say_what_is_still_to_take(settings: Settings) -> None:
     assert "Dispute: more of the payment&#x27;s credit, which requests had held" in ledger
     assert "Refund: the rest of its credit, which requests had held" in ledger
     assert LedgerTransaction.objects.filter(reference__contains="-late:").count() == 2
+
+
+@pytest.mark.django_db
+def test_what_a_failed_refund_gives_back_is_not_taken_for_what_requests_have_used() -> None:
+    topup = bought()
+    desk = desk_of(topup)
+    made = refund(topup, usd="12")
+    request = stream(desk, cents=800)
+    dispute = hear(topup, "open", cents=1000)
+    assert dispute.to_take_nanousd == 8 * USD
+    # All of it is used, and nobody has looked since.
+    desk.end(request, output_tokens=800)
+    failed = news(topup, cents=1500, status="failed", refund=str(made.provider_refund), reference="r-1")
+    refunding.hear(provider="sandbox", news=failed, at=factories.now())
+    collect_credit()
+    dispute.refresh_from_db()
+    assert (dispute.frozen_nanousd, dispute.to_take_nanousd, balance(topup)) == (0, 0, 12 * USD)
+    check_books(idle=True)

@@ -230,18 +230,6 @@ def test_disputes_that_are_not_ours_or_in_another_currency_are_refused() -> None
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("status", ["open", "won", "lost"])
-def test_another_amount_than_before_is_not_booked_and_not_passed_over(status: str) -> None:
-    topup = bought()
-    hear(topup, "open")
-    with pytest.raises(disputing.DisputeDiffers, match="another amount"):
-        hear(topup, status, cents=2400)
-    dispute = Dispute.objects.get()
-    assert (dispute.status, dispute.amount_nanousd) == ("open", 25 * USD)
-    check_books(idle=True)
-
-
-@pytest.mark.django_db
 @pytest.mark.parametrize(
     ("status", "says"), [("open", "is frozen"), ("won", "is yours again"), ("lost", "was taken back")]
 )

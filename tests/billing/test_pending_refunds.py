@@ -335,9 +335,66 @@ def test_one_that_succeeds_while_it_is_given_up_stays_succeeded() -> None:
     topup = bought()
     made = begun(topup, at=factories.now() - DAY)
     refunding.hear(provider="sandbox", news=news(topup, cents=1000, reference="r-1"), at=factories.now())
-    ended = refunding.give_up(refund=made, actor=topup.account.members.get(), message="x", at=factories.now())
-    assert (ended.status, balance(topup)) == ("succeeded", 12 * USD)
+    with pytest.raises(refunding.NotAsItWas):
+        refunding.give_up(refund=made, actor=topup.account.members.get(), message="x", at=factories.now())
+    assert (Refund.objects.get().status, balance(topup)) == ("succeeded", 12 * USD)
     assert not AuditEvent.objects.filter(action="refund.given_up").exists()
+    check_books(idle=True)
+
+
+def test_one_that_is_asked_for_again_while_it_is_given_up_stays_on_its_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    topup = bought()
+    made = begun(topup, at=factories.now() - DAY)
+    calls: list[str] = []
+
+    def asked_meanwhile(*_: object, **__: object) -> None:
+        calls.append("find")
+        if len(calls) == 1:
+            # The company knows nothing of it, and before that is heard, somebody else asks again.
+            other = Refund.objects.select_related("topup").get()
+            pending_refunds.ask_again(refund=other, actor=topup.account.members.get(), at=factories.now())
+
+    def away(*_: object, **__: object) -> RefundChanged:
+        raise ProviderAway
+
+    monkeypatch.setattr(SandboxProvider, "find_refund", asked_meanwhile)
+    monkeypatch.setattr(SandboxProvider, "refund", away)
+    with pytest.raises(pending_refunds.NotGivenUp, match="Meanwhile it was asked for again"):
+        given_up(made)
+    assert calls == ["find", "find"]
+    assert (Refund.objects.get().status, balance(topup)) == ("pending", 12 * USD)
+    assert not AuditEvent.objects.filter(action="refund.given_up").exists()
+    check_books(idle=True)
+
+
+def test_one_that_the_company_names_while_it_is_given_up_stays_on_its_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    topup = bought()
+    made = begun(topup, at=factories.now() - DAY)
+
+    def named_meanwhile(*_: object, **__: object) -> None:
+        told = news(topup, cents=1000, status="pending", reference="r-1")
+        refunding.hear(provider="sandbox", news=told, at=factories.now())
+
+    monkeypatch.setattr(SandboxProvider, "find_refund", named_meanwhile)
+    with pytest.raises(pending_refunds.NotGivenUp, match="has spoken of it"):
+        given_up(made)
+    assert (Refund.objects.get().provider_refund, balance(topup)) == ("re_1", 12 * USD)
+    check_books(idle=True)
+
+
+def test_one_that_was_named_and_that_the_company_knows_no_more_can_be_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    topup = bought()
+    begun(topup, at=factories.now() - DAY)
+    Refund.objects.update(provider_refund="re_1")
+    monkeypatch.setattr(SandboxProvider, "find_refund", lambda *_, **__: None)
+    ended = given_up(Refund.objects.select_related("topup").get())
+    assert (ended.status, ended.provider_refund, balance(topup)) == ("failed", None, 20 * USD)
     check_books(idle=True)
 
 

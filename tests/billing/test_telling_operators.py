@@ -118,6 +118,30 @@ def test_an_event_that_waits_for_a_day_is_told_once_with_what_is_in_the_way() ->
     assert message.subject == "1 webhook event could not be processed"
     assert event.event in message.body
     assert "DisputeUnknown: stripe reports a dispute du_1 of a payment pi_unknown" in message.body
+    assert "Payment: pi_unknown" in message.body
+    # It may be nobody's here; otherwise it is a payment that is to be credited.
+    assert "four days after it came, the event is ignored" in message.body
+    assert "it waits under Unmatched payments" in message.body
+    assert "close it in the admin" not in message.body
+
+
+def test_an_event_that_cannot_be_booked_is_told_with_what_to_do_about_it() -> None:
+    topup = bought()
+    hear(topup, "lost", occurred_at=factories.now() - 2 * webhooks.TOLD_AFTER)
+    at = factories.now() - webhooks.TOLD_AFTER
+    news = DisputeChanged("dp_1", topup.provider_payment, 1, "usd", "fraudulent", "lost")
+    event = webhooks.record(provider="sandbox", message=WebhookMessage("evt_1", "x", at, news), at=at)
+    webhooks.process(event=event, at=at)
+    tell_of_dispute(received_at=at)
+    mail.outbox.clear()
+    payments.mail_waiting_events()
+    (message,) = mail.outbox
+    stuck, _, unknown = message.body.partition("is not known here")
+    assert "which is lost with another amount" in stuck
+    assert "close it in the admin with a note" in stuck
+    assert topup.provider_payment in stuck
+    assert "pi_unknown" not in stuck
+    assert "pi_unknown" in unknown
 
 
 def test_refused_mail_about_a_refund_and_a_dispute_stays_owed_to_the_operators(

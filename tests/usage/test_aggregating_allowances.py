@@ -12,7 +12,9 @@ from django.core import mail
 from django.db import connection, transaction
 
 from accounts.models import Account, Membership, Plan
+from billing import owed_mail
 from tests import factories
+from tests.concurrency import in_parallel
 from usage import alerting, allowances, tasks
 from usage.models import DailyAllowance
 
@@ -25,6 +27,11 @@ def draw(account: Account, *, tokens: int = 0, requests: int = 0, day: dt.date =
         account=account, day=day, defaults={"tokens": tokens, "requests": requests}
     )
     return drawn
+
+
+def owing() -> list[DailyAllowance]:
+    """Those who owe an e-mail, in order."""
+    return list(allowances.of_today(at=AT).exclude(mail_due_at=None).order_by("pk"))
 
 
 def share(drawn: DailyAllowance) -> Decimal:
@@ -43,8 +50,10 @@ def test_the_share_is_of_the_tighter_limit() -> None:
 @pytest.mark.django_db
 def test_a_share_is_never_rounded_up_to_all() -> None:
     drawn = draw(factories.make_account(), tokens=199_999)
-    assert [notice.level for notice in allowances.aggregate(at=AT)] == ["warned"]
+    allowances.aggregate(at=AT)
     assert share(drawn) == Decimal("0.9999")
+    assert (drawn.warned_at, drawn.exhausted_at) == (AT, None)
+    assert owing() == [drawn]
 
 
 @pytest.mark.django_db
@@ -52,8 +61,9 @@ def test_a_plan_without_an_allowance_has_no_share() -> None:
     account = factories.make_account()
     Plan.objects.filter(pk=account.plan_id).update(tokens_per_day=0, requests_per_day=0)
     drawn = draw(account, tokens=10, requests=3)
-    assert allowances.aggregate(at=AT) == []
+    allowances.aggregate(at=AT)
     assert share(drawn) == 0
+    assert owing() == []
 
 
 @pytest.mark.django_db
@@ -90,59 +100,81 @@ def test_a_jump_past_both_marks_is_one_mail() -> None:
 @pytest.mark.django_db
 def test_yesterday_is_brought_to_its_end_without_a_mail() -> None:
     drawn = draw(factories.make_account(), tokens=200_000, day=TODAY - dt.timedelta(days=1))
-    assert allowances.aggregate(at=AT) == []
+    allowances.aggregate(at=AT)
     assert share(drawn) == 1
+    assert drawn.mail_due_at is None
 
 
 @pytest.mark.django_db
-@time_machine.travel(AT, tick=False)
-def test_a_mail_that_the_server_refuses_is_sent_by_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mail_that_the_server_refuses_is_sent_after_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     draw(factories.make_account(), tokens=200_000)
 
     def refuse(**_: Any) -> None:
         raise smtplib.SMTPServerDisconnected
 
-    with monkeypatch.context() as patch:
+    with time_machine.travel(AT, tick=False), monkeypatch.context() as patch:
         patch.setattr(alerting, "mail_allowance", refuse)
         tasks.aggregate_allowances()
+    with time_machine.travel(AT + owed_mail.LEASE / 2, tick=False):
+        tasks.aggregate_allowances()
     assert mail.outbox == []
-    tasks.aggregate_allowances()
+    for _ in range(2):
+        with time_machine.travel(AT + owed_mail.LEASE, tick=False):
+            tasks.aggregate_allowances()
     assert len(mail.outbox) == 1
 
 
 @pytest.mark.django_db
+def test_a_worker_killed_between_the_mark_and_the_mail_leaves_it_owed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draw(factories.make_account(), tokens=170_000)
+
+    def die(**_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with time_machine.travel(AT, tick=False), monkeypatch.context() as patch:
+        patch.setattr(alerting, "mail_allowance", die)
+        with pytest.raises(KeyboardInterrupt):
+            tasks.aggregate_allowances()
+    with time_machine.travel(AT + owed_mail.LEASE, tick=False):
+        tasks.aggregate_allowances()
+    assert [message.subject for message in mail.outbox] == ["85 % of your daily allowance is used"]
+
+
+@pytest.mark.django_db
+def test_nobody_is_told_late_about_a_day_that_is_over() -> None:
+    draw(factories.make_account(), tokens=200_000)
+    allowances.aggregate(at=AT)
+    with time_machine.travel(AT + dt.timedelta(days=1), tick=False):
+        tasks.aggregate_allowances()
+    assert mail.outbox == []
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize("tokens", [170_000, 200_000])
-def test_a_worker_that_read_before_another_claimed_claims_nothing(
+def test_a_worker_that_read_before_another_marked_marks_nothing(
     monkeypatch: pytest.MonkeyPatch, tokens: int
 ) -> None:
     drawn = draw(factories.make_account(), tokens=tokens)
-    assert len(allowances.aggregate(at=AT)) == 1
+    with time_machine.travel(AT, tick=False):
+        tasks.aggregate_allowances()
     monkeypatch.setattr(allowances, "_near", lambda _today: [drawn.pk])
     monkeypatch.setattr(allowances, "_exhausted", lambda _today: [drawn.pk] if tokens == 200_000 else [])
-    assert allowances.aggregate(at=AT) == []
+    allowances.aggregate(at=AT)
+    assert owing() == []
+    assert len(mail.outbox) == 1
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_workers_claim_each_mail_once() -> None:
+def test_two_workers_send_each_mail_once() -> None:
     for _ in range(6):
         draw(factories.make_account(), tokens=170_000)
-    barrier = threading.Barrier(4)
-    claimed: list[allowances.Notice] = []
-
-    def work() -> None:
-        barrier.wait()
-        claimed.extend(allowances.aggregate(at=AT))
-        connection.close()
-
-    workers = [threading.Thread(target=work) for _ in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(timeout=20)
-    claimed.extend(allowances.aggregate(at=AT))
-    assert sorted(notice.allowance_id for notice in claimed) == sorted(
-        DailyAllowance.objects.values_list("pk", flat=True)
-    )
+    with time_machine.travel(AT, tick=False):
+        in_parallel(lambda _number: tasks.aggregate_allowances(), times=4)
+        tasks.aggregate_allowances()
+    assert len(mail.outbox) == 6
+    assert owing() == []
 
 
 @pytest.mark.django_db(transaction=True)

@@ -128,6 +128,8 @@ def test_right_books_have_no_discrepancy(books: Books) -> None:
         "receipts": 1,
         "refunds": 0,
         "disputes": 0,
+        "payment events": 0,
+        "of them closed by hand": 0,
         "promotional credits": 1,
         "open holds": 2,
         "budgets": 1,

@@ -5,16 +5,17 @@ import threading
 from typing import Any
 
 import pytest
+import time_machine
 from django.core import mail
 from django.db import connection, transaction
 from django.db.models import Sum
 
-from billing import ledger
+from billing import ledger, owed_mail
 from billing.models import LedgerTransaction, Posting
 from tests import factories
 from tests.usage.rows import assert_wallet_is_ledger_less_unposted, make_record
-from usage import rollups
-from usage.models import HourlyUsage, UsageRecord
+from usage import rollups, tasks
+from usage.models import HourlyUsage, LossToTell, UsageRecord
 
 AT = dt.datetime(2026, 3, 4, 10, 59, 59, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -153,6 +154,8 @@ def test_a_loss_is_booked_with_its_record_and_the_operator_is_told(
 
     rollups.roll_up(at=AT + 3 * DAY)
     rollups.roll_up(at=AT + 4 * DAY)
+    for _ in range(2):
+        tasks.mail_losses()
 
     booked = LedgerTransaction.objects.get(kind="loss")
     assert booked.reference == f"loss:{record.pk}"
@@ -167,3 +170,42 @@ def test_a_loss_is_booked_with_its_record_and_the_operator_is_told(
     assert any(
         entry.levelname == "ERROR" and str(record.pk) in entry.getMessage() for entry in caplog.records
     )
+    assert not LossToTell.objects.exists()
+
+
+@pytest.mark.django_db
+def test_a_loss_is_told_of_when_mail_works_again_and_somebody_is_named(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.OPERATOR_EMAILS = []
+    account = factories.make_account(credit="1")
+    key, model = factories.make_key(account).key, factories.make_model()
+    records = [make_record(account=account, key=key, model=model, at=AT, loss_nanousd=5) for _ in range(2)]
+    assert rollups.roll_up(at=AT) == 2
+    tasks.mail_losses()
+    settings.OPERATOR_EMAILS = ["operator@example.com"]
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError
+
+    with monkeypatch.context() as broken:
+        broken.setattr("django.core.mail.EmailMessage.send", refuse)
+        tasks.mail_losses()
+    tasks.mail_losses()
+    assert mail.outbox == []
+    assert LossToTell.objects.count() == 2
+    with time_machine.travel(factories.now() + owed_mail.LEASE + dt.timedelta(seconds=1)):
+        tasks.mail_losses()
+    (message,) = mail.outbox
+    assert all(str(record.pk) in message.body for record in records)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_loss_that_is_rolled_back_is_told_to_nobody() -> None:
+    account = factories.make_account(credit="1")
+    key, model = factories.make_key(account).key, factories.make_model()
+    make_record(account=account, key=key, model=model, at=AT, loss_nanousd=5)
+    with transaction.atomic():
+        rollups.roll_up(at=AT)
+        transaction.set_rollback(True)
+    assert not LossToTell.objects.exists()

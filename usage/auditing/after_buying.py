@@ -44,16 +44,15 @@ _OF_REFUNDS = f"""
         WHERE u.provider = e.provider AND (r.reference = e.reference OR r.provider_refund = e.refund)
         ORDER BY r.reference = e.reference DESC LIMIT 1
     ) AS r ON true
-    -- One that failed before it was heard of has moved nothing.
-    WHERE r.id IS NOT NULL OR e.status <> 'failed'
 """  # noqa: S608 - constants of this module
-# Of the amount, the latest telling counts.
+# Of the amount, the latest telling counts. Companies say when in seconds: of two in one, either may have been the last.
 _OF_DISPUTES = f"""
     SELECT format('%s event %s of dispute %s', e.provider, e.event, e.dispute) AS subject, e.status AS told,
-        CASE WHEN e.is_latest THEN e.amount ELSE d.amount_nanousd END AS amount, d.status, d.amount_nanousd AS total
+        CASE WHEN e.place > 1 OR d.amount_nanousd = ANY(e.amounts) THEN d.amount_nanousd ELSE e.amount END AS amount,
+        d.status, d.amount_nanousd AS total
     FROM (
-        SELECT *, row_number() OVER (PARTITION BY provider, payment, dispute ORDER BY occurred_at DESC, id DESC) = 1
-            AS is_latest
+        SELECT *, rank() OVER (PARTITION BY provider, payment, dispute ORDER BY occurred_at DESC) AS place,
+            array_agg(amount) OVER (PARTITION BY provider, payment, dispute, occurred_at) AS amounts
         FROM ({_TOLD.format(kind="DisputeChanged")}) AS told
     ) AS e
     LEFT JOIN billing_topup u ON u.provider = e.provider AND u.provider_payment = e.payment AND u.status = 'paid'

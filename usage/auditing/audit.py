@@ -96,6 +96,9 @@ _COUNTS = {
     "receipts": "billing_receipt",
     "refunds": "billing_refund",
     "disputes": "billing_dispute",
+    "payment events": "billing_webhookevent",
+    # Nothing of what they say is compared with anything.
+    "of them closed by hand": "billing_webhookevent WHERE closed_at IS NOT NULL AND outcome = 'ignored'",
     "promotional credits": "billing_promotionalcredit",
     "open holds": "billing_hold",
     "budgets": "billing_budget",

@@ -26,6 +26,17 @@ from tests.billing.money.company import Killed, Mood
 from tests.billing.money.model import CENT, USD, Back, Lot, Payment, bought_with
 
 STATUSES = st.sampled_from(["pending", "succeeded", "failed"])
+# Of a refund at the company: what is told of it, as it is heard.
+ELSEWHERE = st.sampled_from(
+    [
+        ["succeeded"],
+        ["pending", "succeeded"],
+        ["pending", "failed"],
+        ["failed"],
+        ["failed", "pending"],
+        ["failed", "succeeded"],
+    ]
+)
 VERDICTS = st.sampled_from(["open", "open", "won", "lost"])
 
 
@@ -185,7 +196,7 @@ class MoneyMachine(Buying):
         if waits:
             self.at += refunding.ASK_FOR
         reference = list(self._pending())[which % len(self._pending())]
-        _, back = self._pending()[reference]
+        paid, _ = self._pending()[reference]
         refund = Refund.objects.select_related("topup").get(reference=reference)
         assert refund.asked_at is not None
         is_being_asked = not waits and (
@@ -201,8 +212,7 @@ class MoneyMachine(Buying):
         else:
             assert not is_being_asked
             assert reference not in self.company.refunds
-            back.status, back.is_named = "failed", False
-            self.purse.paid += back.credit
+            paid.has_failed(reference, self.purse)
 
     @rule(
         cents=st.integers(100, 5_000),
@@ -236,7 +246,7 @@ class MoneyMachine(Buying):
         self.purse.collect()
         self.purse.paid += paid.credit
         if told == "refund":
-            self._goes_back(paid, reference, back_cents)
+            self._goes_back(paid, reference, back_cents, "succeeded")
         elif told:
             paid.dispute_changes("dp-early", told, back_cents * CENT, told_at, self.purse)
 
@@ -266,19 +276,35 @@ class MoneyMachine(Buying):
         paid.refund_changes(reference, status, self.purse)
 
     @precondition(lambda self: bool(self.payments))
-    @rule(which=ANY, percent=st.sampled_from([1, 10, 100]), repeats=st.integers(1, 2), kill=KILL)
-    def refund_elsewhere(self, which: int, percent: int, repeats: int, kill: int | None) -> None:
-        """At the company's own dashboard, which does not ask what is spent."""
+    @rule(
+        which=ANY,
+        percent=st.sampled_from([1, 10, 100]),
+        told=ELSEWHERE,
+        repeats=st.integers(1, 2),
+        kill=KILL,
+    )
+    def refund_elsewhere(
+        self, which: int, percent: int, told: list[str], repeats: int, kill: int | None
+    ) -> None:
+        """At the company's own dashboard, which does not ask what is spent. News of it comes in any order."""
         paid, reference = self.payments[which % len(self.payments)], self.name("elsewhere")
         cents = max(1, (paid.credit + paid.fee) // CENT * percent // 100)
-        news = RefundChanged(f"re-{reference}", "", paid.payment, cents, CURRENCY, "succeeded")
-        self.tell(news, repeats=repeats, kill=kill)
-        self._goes_back(paid, reference, cents)
+        for status in told:
+            news = RefundChanged(f"re-{reference}", "", paid.payment, cents, CURRENCY, status)
+            self.tell(news, repeats=repeats, kill=kill)
+            if reference in paid.refunds:
+                paid.refund_changes(reference, status, self.purse)
+            else:
+                self._goes_back(paid, reference, cents, status)
 
-    def _goes_back(self, paid: Payment, reference: str, cents: int) -> None:
-        """A refund that nobody asked us for."""
-        back = Back(0, 0, 0, "succeeded", is_named=True)
-        paid.take(back, cents * CENT, self.purse)
+    def _goes_back(self, paid: Payment, reference: str, cents: int, status: str) -> None:
+        """A refund that nobody asked us for. Of one that failed before anything else was told, nothing is taken."""
+        self.purse.collect()
+        back = Back(0, 0, 0, status, is_named=True)
+        if status == "failed":
+            back.loss = cents * CENT
+        else:
+            paid.take(back, cents * CENT, self.purse)
         paid.refunds[reference] = back
         self.purse.backs.append(back)
 
@@ -286,18 +312,29 @@ class MoneyMachine(Buying):
     @rule(
         which=ANY,
         dispute=st.sampled_from(["dp-1", "dp-1", "dp-2"]),
+        part=st.sampled_from([1, 1, 2, 5]),
         status=VERDICTS,
         hours_ago=st.sampled_from([0, 0, 30]),
         repeats=st.integers(1, 2),
         kill=KILL,
     )
     def hear_of_dispute(
-        self, *, which: int, dispute: str, status: str, hours_ago: int, repeats: int, kill: int | None
+        self,
+        *,
+        which: int,
+        dispute: str,
+        part: int,
+        status: str,
+        hours_ago: int,
+        repeats: int,
+        kill: int | None,
     ) -> None:
-        """Opened, won and lost in any order; the first is of everything, the second of a part."""
+        """Opened, won and lost in any order, of one amount or another."""
         paid = self.payments[which % len(self.payments)]
-        cents = (paid.credit + paid.fee) // CENT // (1 if dispute == "dp-1" else 3)
+        cents = max(1, (paid.credit + paid.fee) // CENT // (1 if dispute == "dp-1" else 3) // part)
         occurred_at = self.at - dt.timedelta(hours=hours_ago)
+        if paid.is_refused(dispute, status, cents * CENT, occurred_at):
+            return
         news = DisputeChanged(dispute, paid.payment, cents, CURRENCY, "fraudulent", status)
         self.tell(news, repeats=repeats, kill=kill, occurred_at=occurred_at)
         paid.dispute_changes(dispute, status, cents * CENT, occurred_at, self.purse)
@@ -350,9 +387,7 @@ class MoneyMachine(Buying):
             status = self.company.refunds[refund.reference].status
             paid.refund_changes(refund.reference, status, self.purse)
         elif mood is Mood.REFUSES:
-            back = paid.refunds[refund.reference]
-            back.status = "failed"
-            self.purse.undo(back)
+            paid.has_failed(refund.reference, self.purse)
 
 
 # Where little else happens than that money goes back while requests run: among all acts, chance seldom lets a dispute

@@ -91,10 +91,22 @@ class Purse:
 
     def take(self, back: "Back", wanted: int) -> None:
         """What is available now; and what requests hold, and nothing else waits for, when they leave it."""
-        back.credit = min(wanted, self.available)
-        back.to_take = max(0, min(wanted - back.credit, self.balance - back.credit - self.to_take))
-        back.loss = wanted - back.credit
-        self.lose(back, back.credit)
+        now = min(wanted, self.available)
+        later = max(0, min(wanted - now, self.balance - now - self.to_take))
+        back.credit += now
+        back.to_take += later
+        self.lose(back, now)
+
+    def release(self, back: "Back", amount: int) -> None:
+        """A part of what was taken is there again: the last lot to be spent first, and what was paid for last."""
+        back.credit -= amount
+        for lot in sorted(self.lots, key=lambda lot: lot.order, reverse=True):
+            returned = min(back.from_lots.get(lot.id, 0), amount)
+            if returned:
+                back.from_lots[lot.id] -= returned
+            lot.left += returned
+            amount -= returned
+        self.paid += amount
 
     def collect(self) -> None:
         """Whatever waits takes what requests have left: disputes first. What they have used is not waited for."""
@@ -142,6 +154,9 @@ class Back:
     is_named: bool = False
     closed_at: dt.datetime | None = None
     is_dispute: bool = False
+    # Of a dispute: what the bank wants, and when it said so.
+    amount: int = 0
+    told_at: dt.datetime | None = None
     # Of the loss, what requests hold; and of the credit, what each lot lost.
     to_take: int = 0
     from_lots: dict[int, int] = field(default_factory=dict)
@@ -149,6 +164,14 @@ class Back:
     @property
     def total(self) -> int:
         return self.credit + self.fee + self.loss
+
+    def is_latest(self, told_at: dt.datetime) -> bool:
+        return self.told_at is None or told_at >= self.told_at
+
+    def is_overtaken(self, status: str, told_at: dt.datetime) -> bool:
+        if status == self.status:
+            return True
+        return self.closed_at is not None and (status == "open" or told_at < self.closed_at)
 
 
 @dataclass
@@ -173,20 +196,40 @@ class Payment:
 
     @property
     def kept_credit(self) -> int:
-        return max(0, self.credit - sum(back.credit + back.loss for back in self.gone))
+        return self.kept(None)[0]
 
     @property
     def kept_fee(self) -> int:
-        return max(0, self.fee - sum(back.fee for back in self.gone))
+        return self.kept(None)[1]
+
+    def kept(self, but_for: Back | None) -> tuple[int, int]:
+        """The credit and the fee that have not gone back otherwise."""
+        gone = [back for back in self.gone if back is not but_for]
+        credit = self.credit - sum(back.credit + back.loss for back in gone)
+        return max(0, credit), max(0, self.fee - sum(back.fee for back in gone))
+
+    def share(self, amount: int, but_for: Back | None = None) -> tuple[int, int]:
+        """An amount of it as credit and fee."""
+        kept_credit, kept_fee = self.kept(but_for)
+        fee = min(to_cents(self.fee * amount, self.credit + self.fee), kept_fee)
+        credit = min(amount - fee, kept_credit)
+        return credit, min(amount - credit, kept_fee)
 
     def take(self, back: Back, amount: int, purse: Purse) -> None:
         """An amount of it as credit that is there, or will be, fee and loss."""
-        fee = min(to_cents(self.fee * amount, self.credit + self.fee), self.kept_fee)
-        credit = min(amount - fee, self.kept_credit)
-        fee = min(amount - credit, self.kept_fee)
+        credit, back.fee = self.share(amount)
         purse.take(back, credit)
-        back.fee = fee
-        back.loss += amount - fee - credit
+        back.loss = amount - back.fee - back.credit
+
+    def take_another(self, dispute: Back, amount: int, purse: Purse) -> None:
+        """The bank wants another amount: what that is more is taken, what is less released; spent is spent."""
+        credit, fee = self.share(amount, but_for=dispute)
+        more = credit - dispute.credit - dispute.loss
+        purse.release(dispute, max(0, dispute.credit - credit))
+        dispute.to_take = min(dispute.to_take, credit - dispute.credit)
+        if more > 0:
+            purse.take(dispute, more)
+        dispute.fee, dispute.loss = fee, amount - fee - dispute.credit
 
     def fee_of_refund(self, credit: int) -> int:
         """All refunds together give back the fee's share of what is gone, in whole cents."""
@@ -196,6 +239,7 @@ class Payment:
 
     def refund_changes(self, reference: str, status: str, purse: Purse) -> None:
         """The company says what became of a refund. What it has failed stays failed; what it refused may still come."""
+        purse.collect()
         refund = self.refunds[reference]
         failed = refund.status == "failed"
         refused = failed and not refund.is_named
@@ -203,31 +247,60 @@ class Payment:
         if status == refund.status or (failed and not refused) or (status == "pending" and not refused):
             return
         if refused:
-            purse.take(refund, refund.credit + refund.loss)
+            wanted, refund.credit = refund.credit + refund.loss, 0
+            purse.take(refund, wanted)
+            refund.loss = wanted - refund.credit
         elif status == "failed":
             purse.undo(refund)
         refund.status = status
+        purse.collect()
+
+    def has_failed(self, reference: str, purse: Purse) -> None:
+        """It was refused, or given up: what was taken of it is there again."""
+        purse.collect()
+        purse.undo(self.refunds[reference])
+        self.refunds[reference].status = "failed"
+        self.refunds[reference].is_named = False
+        purse.collect()
+
+    def is_refused(self, name: str, status: str, amount: int, told_at: dt.datetime) -> bool:
+        """What is lost with one amount, and is now told of with another, is for a person."""
+        dispute = self.disputes.get(name)
+        return (
+            dispute is not None
+            and dispute.status == "lost"
+            and dispute.is_overtaken(status, told_at)
+            and dispute.is_latest(told_at)
+            and amount != dispute.amount
+        )
 
     def dispute_changes(
-        self, name: str, status: str, amount: int, decided_at: dt.datetime, purse: Purse
+        self, name: str, status: str, amount: int, told_at: dt.datetime, purse: Purse
     ) -> None:
-        """The bank wants an amount back, or has decided; the later decision counts."""
+        """The bank wants an amount back, or has decided; the later decision counts, and the later amount."""
         purse.collect()
         dispute = self.disputes.get(name)
+        overtaken = dispute is not None and dispute.is_overtaken(status, told_at)
         if dispute is None:
-            dispute = self.disputes[name] = Back(0, 0, 0, "won", is_dispute=True)
+            dispute = self.disputes[name] = Back(
+                0, 0, 0, "won", is_dispute=True, amount=amount, told_at=told_at
+            )
             purse.backs.append(dispute)
-        elif status == dispute.status or (
-            dispute.closed_at is not None and (status == "open" or decided_at < dispute.closed_at)
-        ):
-            return
-        if status == "won":
+        is_latest, is_won = dispute.is_latest(told_at), not overtaken and status == "won"
+        if is_latest and not is_won:
+            if dispute.status == "open" and amount != dispute.amount:
+                self.take_another(dispute, amount, purse)
+            dispute.amount = amount
+        if is_won:
             purse.undo(dispute)
             dispute.credit = dispute.fee = dispute.loss = 0
-        elif dispute.status == "won":
-            self.take(dispute, amount, purse)
-        dispute.status = status
-        dispute.closed_at = None if status == "open" else decided_at
+        elif not overtaken and dispute.status == "won":
+            self.take(dispute, dispute.amount, purse)
+        if not overtaken:
+            dispute.status = status
+            dispute.closed_at = None if status == "open" else told_at
+        if is_latest:
+            dispute.amount, dispute.told_at = amount, told_at
         purse.collect()
 
 

@@ -4,7 +4,7 @@ from django.db import migrations
 
 
 class Migration(migrations.Migration):
-    dependencies = [("billing", "0017_both_ways")]
+    dependencies = [("billing", "0018_told_in_any_order")]
 
     operations = [
         migrations.AlterModelOptions(name="autotopup", options={"verbose_name": "auto top-up"}),
