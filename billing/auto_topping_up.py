@@ -172,7 +172,11 @@ def run(*, account_id: int, at: dt.datetime) -> TopUp | None:
 
 def charged_method(*, account_id: int) -> SavedPaymentMethod | None:
     """The payment method that a purchase would be charged to."""
-    return SavedPaymentMethod.objects.filter(account=account_id, removed_at=None, is_default=True).first()
+    return _charged_methods(account_id).first()
+
+
+def _charged_methods(account_id: int) -> QuerySet[SavedPaymentMethod]:
+    return SavedPaymentMethod.objects.filter(account=account_id, removed_at=None, is_default=True)
 
 
 def charged_in_month(*, account_id: int, at: dt.datetime) -> int:
@@ -278,10 +282,9 @@ def _problem(auto: AutoTopUp, at: dt.datetime) -> str:
     return ""
 
 
-def _start(auto: AutoTopUp, at: dt.datetime) -> TopUp | None:
-    method = charged_method(account_id=auto.account_id)
-    if method is None:
-        return None
+def _start(auto: AutoTopUp, at: dt.datetime) -> TopUp:
+    # There is one: `_wants` has looked, under the same lock.
+    method = _charged_methods(auto.account_id).get()
     return topping_up.start(
         account=auto.account,
         actor=auto.agreed_by,

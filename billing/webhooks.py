@@ -183,7 +183,7 @@ def _act(event: WebhookEvent, at: dt.datetime) -> WebhookEvent.Outcome:
             return _Outcome.DONE
         case RefundChanged() | DisputeChanged() as news:
             return _take_back(event, news, at)
-        case None:
+        case _:
             return _Outcome.IGNORED
 
 

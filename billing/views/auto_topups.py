@@ -10,6 +10,7 @@ from accounts.acting import AccountRequest, acting_account_required
 from billing import auto_topping_up
 from billing.forms import AutoTopUpForm
 from billing.models import AutoTopUp, TopUp
+from billing.topping_up import Quote
 from catalog.money import NANO_PER_CENT, usd_from_nano
 
 _HISTORY = 10
@@ -27,7 +28,7 @@ def auto_topup(request: AccountRequest) -> HttpResponse:
     if not form.is_valid() or form.quote is None:
         return _page(request, form, auto, status=422 if form.errors else 200)
     if form.cleaned_data["agreed_total"] != form.quote.total_nanousd // NANO_PER_CENT:
-        return _confirm(request, form)
+        return _confirm(request, form, form.quote)
     try:
         auto_topping_up.switch_on(
             account=request.account,
@@ -71,16 +72,15 @@ def _page(
     return render(request, "billing/auto_topup.html", context, status=status)
 
 
-def _confirm(request: AccountRequest, form: AutoTopUpForm) -> HttpResponse:
+def _confirm(request: AccountRequest, form: AutoTopUpForm, quote: Quote) -> HttpResponse:
     """What each purchase charges, before anybody agrees to it."""
-    agreed = {**form.cleaned_data, "quote": form.quote}
+    agreed = {**form.cleaned_data, "quote": quote}
     typed = {
         name: f"{usd_from_nano(form.cleaned_data[name]):.2f}"
         for name in ("threshold", "amount", "monthly_cap")
     }
     typed["method"] = form.cleaned_data["method"].pk
-    if form.quote is not None:
-        typed["agreed_total"] = str(form.quote.total_nanousd // NANO_PER_CENT)
+    typed["agreed_total"] = str(quote.total_nanousd // NANO_PER_CENT)
     return render(request, "billing/auto_topup_confirm.html", {"agreed": agreed, "typed": typed})
 
 

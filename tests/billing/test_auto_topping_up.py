@@ -10,7 +10,7 @@ from pytest_django import Settings
 from time_machine import travel
 
 from accounts.models import Account, AuditEvent, Plan
-from billing import auto_topping_up, payment_methods, topping_up
+from billing import auto_topping_up, owed_mail, payment_methods, topping_up
 from billing.models import AutoTopUp, TopUp, Wallet
 from billing.providers.sandbox import CARD, DECLINED_CARD
 from billing.tasks.auto_topups import mail_auto_topups
@@ -247,3 +247,54 @@ def test_the_database_refuses_an_agreement_that_makes_no_sense(
     agree(account, save(account))
     with pytest.raises(IntegrityError, match="auto_topup_"), transaction.atomic():
         AutoTopUp.objects.update(**fields)
+
+
+def test_an_agreement_that_is_gone_after_the_charge_is_not_brought_back(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agree(account, save(account))
+    charge = auto_topping_up._charge
+
+    def charge_and_lose_the_agreement(topup: TopUp, at: dt.datetime) -> None:
+        charge(topup, at)
+        AutoTopUp.objects.all().delete()
+
+    monkeypatch.setattr(auto_topping_up, "_charge", charge_and_lose_the_agreement)
+    topup = run(account)
+    assert topup is not None
+    assert outcomes(account) == ["paid"]
+    assert not AutoTopUp.objects.exists()
+    check_books(idle=True)
+
+
+def test_a_mail_that_the_server_refuses_is_sent_after_its_lease(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agree(account, save(account, DECLINED_CARD))
+    for number in range(auto_topping_up.FAILURES_TO_STOP):
+        run(account, AT + number * auto_topping_up.RETRY_AFTER)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError
+
+    stopped_at = AT + auto_topping_up.RETRY_AFTER
+    with monkeypatch.context() as broken, travel(stopped_at, tick=False):
+        broken.setattr("django.core.mail.EmailMessage.send", refuse)
+        mail_auto_topups()
+    assert mail.outbox == []
+    for _ in range(2):
+        with travel(stopped_at + owed_mail.LEASE, tick=False):
+            mail_auto_topups()
+    assert len(mail.outbox) == 1
+
+
+def test_a_method_is_removed_once_and_forgotten_only_where_its_provider_is_known(account: Account) -> None:
+    method = save(account, provider="shells")
+    for day in range(2):
+        payment_methods.remove(method=method, actor=None, at=AT + day * auto_topping_up.RETRY_AFTER)
+    method.refresh_from_db()
+    assert method.removed_at == AT
+    assert AuditEvent.objects.filter(action="payment_method.removed").count() == 1
+    payment_methods.forget(method=method, at=AT)
+    method.refresh_from_db()
+    assert method.forgotten_at is None

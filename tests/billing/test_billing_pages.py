@@ -7,7 +7,7 @@ from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
 from accounts.models import Account
-from billing import crediting, statement, topping_up
+from billing import crediting, statement, topping_up, wording
 from billing.models import LedgerAccount, TopUp, Wallet
 from tests import factories
 from tests.usage import rows
@@ -261,3 +261,9 @@ def test_another_account_sees_nothing_of_this_one() -> None:
     topup.refresh_from_db()
     assert topup.status == "pending"
     assert not LedgerAccount.objects.filter(account=outsider.get("/billing/").wsgi_request.user.pk).exists()
+
+
+@pytest.mark.parametrize("reference", ["usage:7", "usage:7:yesterday:0"])
+def test_usage_whose_reference_names_no_hour_leads_to_none(reference: str) -> None:
+    words = wording.in_words(kind="usage", reference=reference, description="Usage")
+    assert (words.text, words.hour) == ("Usage", None)

@@ -7,6 +7,7 @@ import pytest
 from billing import budgets
 from billing.budgets import BudgetState, Counted, Scope
 from billing.models import Budget
+from tests import factories
 
 WEDNESDAY = dt.date(2026, 12, 30)
 
@@ -79,3 +80,18 @@ def test_what_is_older_than_the_period_before_is_not_counted_any_more() -> None:
     budget.change(WEDNESDAY, held_nanousd=-30, spent_nanousd=20)
 
     assert (budget.running, budget.previous) == (Counted(), Counted())
+
+
+@pytest.mark.django_db
+def test_of_a_keys_budgets_the_one_that_leaves_the_least_comes_first() -> None:
+    account = factories.make_account(credit="9")
+    key = factories.make_key(account, environment="production").key
+    day = dt.date(2026, 3, 4)
+    of_account = factories.make_budget(account, limit_nanousd=8 * 10**9)
+    of_environment = factories.make_budget(account, limit_nanousd=2 * 10**9, environment="production")
+    of_key = factories.make_budget(key, limit_nanousd=5 * 10**9)
+    factories.make_budget(account, limit_nanousd=1 * 10**9, environment="staging")
+    states = budgets.of_key(account_id=account.pk, environment="production", key_id=key.pk, day=day)
+    assert [state.id for state in states] == [of_environment.pk, of_key.pk, of_account.pk]
+    scopes = [Scope.of(budget) for budget in (of_environment, of_key, of_account)]
+    assert [scope.kind for scope in scopes] == ["environment", "key", "account"]

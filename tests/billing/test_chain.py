@@ -360,3 +360,15 @@ def test_what_was_posted_before_there_was_a_chain_is_linked_by_the_migration(
     )
     migration.link_what_is_there(None, SimpleNamespace(connection=connection))
     assert verifying.verify_chain() == verifying.ChainReport(5, posted[-1].hash, None)
+
+
+def test_a_transaction_that_stood_elsewhere_is_found(posted: list[LedgerTransaction]) -> None:
+    behind_our_back(
+        "WITH moved AS (UPDATE billing_ledgertransaction SET id = %(new)s WHERE id = %(old)s)"
+        " UPDATE billing_posting SET transaction_id = %(new)s WHERE transaction_id = %(old)s",
+        old=posted[1].pk,
+        new=posted[-1].pk + 1000,
+    )
+    assert broken() == (
+        "ledger transaction 3 (test:3) was moved: it stood before ledger transaction 2 (test:2)"
+    )

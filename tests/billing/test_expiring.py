@@ -253,3 +253,13 @@ def test_a_last_day_that_makes_no_sense_is_refused(account: Account, operator: C
         )
     assert "errorlist" in response.text
     assert not PromotionalCredit.objects.exists()
+
+
+def test_credit_that_expires_on_several_days_is_one_mail(account: Account) -> None:
+    give(account, 2 * USD, days=3)
+    give(account, 4 * USD, days=5)
+    with travel(AT, tick=False):
+        tasks.promotions.notice_expiring_promotions()
+    (message,) = mail.outbox
+    assert "$2.00, on 2026-03-04" in message.body
+    assert "$4.00, on 2026-03-06" in message.body

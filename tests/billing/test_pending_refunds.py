@@ -455,3 +455,20 @@ def test_a_member_of_staff_without_the_permission_does_neither(client: Client, a
     client.force_login(made.account.members.get())
     assert client.post(address, {"confirmed": "yes"}).status_code == 302
     assert Refund.objects.get().status == "pending"
+
+
+def test_two_sweeps_at_once_ask_for_different_refunds() -> None:
+    begun(bought(), at=factories.now() - HOUR)
+    begun(bought(), at=factories.now() - HOUR, reference="r-2")
+    at = factories.now()
+    others: list[Refund | None] = []
+
+    def overtake(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        if sql.startswith("UPDATE") and not others:
+            others.append(None)
+            others[0] = refunding.claim_unanswered(at=at)
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(overtake):
+        mine = refunding.claim_unanswered(at=at)
+    assert {refund.reference for refund in (mine, *others) if refund} == {"r-1", "r-2"}

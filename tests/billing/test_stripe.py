@@ -4,6 +4,7 @@ import datetime as dt
 import logging
 from dataclasses import replace
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from pytest_django import Settings
 from accounts.models import Plan
 from billing import auto_topping_up, payment_methods, topping_up
 from billing.models import SavedPaymentMethod, TopUp
+from billing.providers import stripe_objects
 from billing.providers.provider import (
     PaymentArrived,
     PaymentFailed,
@@ -21,7 +23,7 @@ from billing.providers.provider import (
     ProviderRefused,
     SavedMethod,
 )
-from billing.providers.stripe import API_VERSION, STRIPE, _client
+from billing.providers.stripe import API_VERSION, STRIPE, _answered, _client
 from tests import factories
 from tests.billing.fake_stripe import (
     ASKS_FOR_CONFIRMATION,
@@ -326,3 +328,66 @@ def test_no_call_lasts_longer_than_it_says_and_nobody_else_asks_for_so_long(sett
     assert longest_s == STRIPE.longest_call.total_seconds()
     # A run charges, and looks up what was refused.
     assert auto_topping_up.ASKING_LASTS.total_seconds() > 2 * longest_s
+
+
+@pytest.mark.django_db
+def test_a_charge_is_found_among_others_of_the_same_customer(fake_stripe: FakeStripe) -> None:
+    first, method = charged(fake_stripe, GOOD)
+    STRIPE.charge_saved(topup=first, method=method)
+    second = topping_up.start(
+        account=first.account,
+        actor=None,
+        credit_nanousd=30 * USD,
+        provider="stripe",
+        at=factories.now(),
+        method=first.method,
+    )
+    assert isinstance(STRIPE.look_up(topup=second), PaymentFailed)
+    STRIPE.charge_saved(topup=second, method=method)
+    for topup, cents in ((first, 2500), (second, 3750)):
+        arrived = STRIPE.look_up(topup=topup)
+        assert isinstance(arrived, PaymentArrived)
+        assert (arrived.reference, arrived.amount_cents) == (topup.provider_reference, cents)
+
+
+@pytest.mark.django_db
+def test_a_page_that_stripe_has_closed_is_refused(
+    fake_stripe: FakeStripe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("billing.providers.stripe._page", lambda *_: SimpleNamespace(id="cs_1", url=None))
+    with pytest.raises(ProviderRefused, match="closed this payment page") as refused:
+        check_out(start())
+    assert refused.value.code == "page_closed"
+
+
+@pytest.mark.django_db
+def test_who_buys_for_nobody_in_particular_is_asked_for_an_address(fake_stripe: FakeStripe) -> None:
+    topup = start()
+    topup.created_by = None
+    check_out(topup)
+    (session,) = fake_stripe.of_kind("checkout.session")
+    assert not session.get("customer_email")
+
+
+@pytest.mark.django_db
+def test_a_method_that_may_not_be_forgotten_is_an_error(fake_stripe: FakeStripe, settings: Settings) -> None:
+    _topup, method = charged(fake_stripe, GOOD)
+    settings.STRIPE_SECRET_KEY = "sk_test_another"
+    with pytest.raises(ProviderRefused):
+        STRIPE.forget_method(method=method)
+    assert fake_stripe.objects[method.method]["customer"] is not None
+
+
+def test_a_request_that_stripe_is_still_busy_with_is_away_and_one_of_another_body_is_refused() -> None:
+    busy = stripe.IdempotencyError("busy", http_status=409)
+    with pytest.raises(ProviderAway, match="still busy"), _answered():
+        raise busy
+    other = stripe.IdempotencyError("other body", http_status=400)
+    with pytest.raises(ProviderRefused), _answered():
+        raise other
+
+
+def test_a_dispute_that_is_only_asked_about_is_no_news() -> None:
+    told = {"id": "evt_1", "type": "charge.dispute.created", "created": 1}
+    inquiry = {"object": {"id": "du_1", "status": "warning_needs_response"}}
+    assert stripe_objects.message_of({**told, "data": inquiry}).news is None

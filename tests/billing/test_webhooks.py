@@ -16,6 +16,7 @@ from billing.models import (
     Wallet,
     WebhookEvent,
 )
+from billing.providers.provider import PaymentArrived, WebhookMessage
 from tests import factories
 from tests.billing.fake_stripe import DECLINED_LATER, GOOD, SLOW_BANK, FakeStripe
 from tests.billing.paying import USD, check_out, start
@@ -353,3 +354,22 @@ def test_a_method_that_was_removed_does_not_come_back_with_an_old_event(telling_
     payment_methods.remove(method=SavedPaymentMethod.objects.get(), actor=None, at=factories.now())
     telling_stripe.deliver(telling_stripe.events[1])
     assert payment_methods.usable(account=topup.account) == []
+
+
+@pytest.mark.django_db
+def test_a_payment_whose_company_is_gone_is_credited_without_its_method() -> None:
+    topup = topping_up.start(
+        account=factories.make_account(),
+        actor=None,
+        credit_nanousd=20 * USD,
+        provider="sandbox",
+        at=factories.now(),
+        saves_method=True,
+    )
+    TopUp.objects.update(provider="shells")
+    arrived = PaymentArrived(topup.provider_reference, "pay_1", 2500, "usd")
+    message = WebhookMessage("evt_1", "payment", factories.now(), arrived)
+    event = webhooks.record(provider="shells", message=message, at=factories.now())
+    webhooks.process(event=event, at=factories.now())
+    topup.refresh_from_db()
+    assert (topup.status, SavedPaymentMethod.objects.count()) == ("paid", 0)

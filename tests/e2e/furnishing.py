@@ -13,9 +13,16 @@ from decimal import Decimal
 from allauth.account.models import EmailAddress
 
 from accounts.models import Account, Plan, User
-from billing import crediting, disputing, refunding, topping_up, unmatched
-from billing.models import AutoTopUp, GatewayProcess, SavedPaymentMethod, TopUp, UnmatchedPayment
-from billing.providers.provider import DisputeChanged, PaymentArrived
+from billing import crediting, disputing, refunding, topping_up, unmatched, webhooks
+from billing.models import (
+    AutoTopUp,
+    GatewayProcess,
+    SavedPaymentMethod,
+    TopUp,
+    UnmatchedPayment,
+    WebhookEvent,
+)
+from billing.providers.provider import DisputeChanged, PaymentArrived, WebhookMessage
 from catalog.models import Model
 from keys import issuing, revoking
 from keys.models import ApiKey
@@ -49,6 +56,7 @@ class Furniture:
     pending_reference: str
     method: int
     unmatched: int
+    event: int
     completed: str
     refused: str
     account: int
@@ -85,6 +93,7 @@ def make() -> None:
         pending_reference=pending.provider_reference,
         method=_make_methods(account, owner).pk,
         unmatched=_make_unmatched().pk,
+        event=_make_waiting_event().pk,
         completed=str(completed.pk),
         refused=str(refused.pk),
         account=account.pk,
@@ -269,6 +278,17 @@ def _make_unmatched() -> UnmatchedPayment:
     )
     why = "stripe reports a payment that no top-up waits for"
     return unmatched.note(provider="stripe", payment=payment, why=why, event=None, at=now())
+
+
+def _make_waiting_event() -> WebhookEvent:
+    """A dispute of a payment that nobody here knows."""
+    payment, at = "pi_3Qa8Zx2eZvKYlo2C1bYR9cWu", now()
+    news = DisputeChanged("du_1Qa8Zx2eZvKYlo2C", payment, 2500, "usd", "fraudulent", "open")
+    event = webhooks.record(
+        provider="stripe", message=WebhookMessage("evt_1Qa8", "charge.dispute.created", at, news), at=at
+    )
+    webhooks.process(event=event, at=at)
+    return event
 
 
 def _make_usage(account: Account, keys: list[ApiKey]) -> list[UsageRecord]:
