@@ -1,9 +1,9 @@
 """Who waits for the teller, and when it is time to send them as a batch.
 
 A batch costs about as much as ten of the requests in it: many small ones keep PostgreSQL busy with little. But with one
-of everybody there is nothing to do here until it is answered. Best is that a third waits here while a third is with
-PostgreSQL and a third elsewhere. So who waits goes at once when they are a third of all; when they are fewer, what else
-comes in this turn of the event loop goes with them, and behind a batch that is on its way no smaller one is sent.
+of everybody there is nothing to do here until it is answered. Best is that half of all are with PostgreSQL while the
+others are served here. So who waits goes at once when they are half of all; when they are fewer, what else comes in
+this turn of the event loop goes with them; and behind a batch that is on its way no smaller one is sent.
 """
 
 from collections import deque
@@ -11,7 +11,6 @@ from collections import deque
 from gateway.items import Item
 
 _MOST = 256
-_SHARES = 3
 
 
 class Queue:
@@ -26,9 +25,9 @@ class Queue:
         return len(self._items)
 
     @property
-    def is_share(self) -> bool:
+    def is_half(self) -> bool:
         """Whether so many wait that it is better to send them than to wait for more."""
-        return len(self._items) * _SHARES >= self.open
+        return len(self._items) * 2 >= self.open
 
     def append(self, item: Item) -> None:
         self._items.append(item)
@@ -44,7 +43,3 @@ class Queue:
     def closed(self) -> None:
         """It has been refused, or has settled: perhaps one that had asked a process that is no more."""
         self.open = max(self.open - 1, 0)
-
-    def is_worth_sending_behind(self, size: int) -> bool:
-        """Whether a batch should go now that has to wait for one of this size."""
-        return len(self._items) >= size or self.is_share

@@ -169,7 +169,7 @@ class Teller:
     def _enqueue(self, item: Item) -> None:
         self._queue.append(item)
         is_awaited = item.future is not None
-        if is_awaited and self._is_resting and self._queue.is_share and self._may_send_at_once():
+        if is_awaited and self._is_resting and self._queue.is_half and self._may_send_at_once():
             try:
                 self._flights.send(self._queue.take())
             except Exception as error:  # noqa: BLE001 - whatever it is, it is not the one's who has asked
@@ -240,7 +240,7 @@ class Teller:
             return True
         if self._flights.are_full or self._has_apart():
             return False
-        return self._queue.is_worth_sending_behind(self._flights.last_size)
+        return len(self._queue) >= self._flights.last_size
 
     def _may_send_at_once(self) -> bool:
         """Whether the next batch may go without a look at anything else."""

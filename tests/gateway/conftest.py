@@ -139,7 +139,7 @@ def four_processes(
 @pytest.fixture
 def shared_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asks in the same turn of the event loop shares a batch, however few they are."""
-    monkeypatch.setattr(Queue, "is_share", False)
+    monkeypatch.setattr(Queue, "is_half", False)
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def test_a_request_alone_is_sent_at_once(tmp_path: Path, sizes: list[int]) -> No
     run(act, tmp_path)
 
 
-def test_of_many_a_third_is_sent_together(tmp_path: Path, sizes: list[int]) -> None:
+def test_of_many_half_are_sent_together(tmp_path: Path, sizes: list[int]) -> None:
     desk = Desk(credit="1")
     requests = [desk.request() for _ in range(30)]
 
@@ -67,18 +67,13 @@ def test_of_many_a_third_is_sent_together(tmp_path: Path, sizes: list[int]) -> N
         await asyncio.gather(*[teller.admit(request) for request in requests])
         sizes.clear()
         await asyncio.gather(*[settle(teller, request) for request in requests])
-        # A third of those that are left each time, until the last batch takes whoever came meanwhile.
-        assert sizes[0] == 10
-        assert sum(sizes) == 30
-        assert len(sizes) < 6
+        assert sizes == [15, 15]
 
     run(act, tmp_path)
     check_books(idle=True)
 
 
-def test_behind_a_batch_on_its_way_no_smaller_one_is_sent_unless_it_is_a_third_of_all(
-    tmp_path: Path, sizes: list[int]
-) -> None:
+def test_behind_a_batch_on_its_way_no_smaller_one_is_sent(tmp_path: Path, sizes: list[int]) -> None:
     desk = Desk(credit="1")
     running, ahead, behind = ([desk.request() for _ in range(number)] for number in (20, 12, 12))
 
