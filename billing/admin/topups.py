@@ -12,7 +12,7 @@ from django.urls import URLPattern, path, reverse
 from billing import topping_up
 from billing.admin import asking
 from billing.admin.read_only import ReadOnly, usd
-from billing.admin.refunds import refund_topup
+from billing.admin.refunds import is_refund_offered, refund_topup
 from billing.models import TopUp
 
 if TYPE_CHECKING:
@@ -55,6 +55,13 @@ class TopUpAdmin(ReadOnly, TopUpModelAdmin):
         refund = self.admin_site.admin_view(refund_topup)
         return [path("<int:topup_id>/refund/", refund, name="billing_topup_refund"), *super().get_urls()]
 
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], **kwargs: Any
+    ) -> HttpResponse:
+        topup = kwargs.get("obj")
+        is_offered = request.user.has_perm("billing.add_refund") and topup and is_refund_offered(topup)
+        return super().render_change_form(request, {**context, "is_refund_offered": is_offered}, **kwargs)
+
     def has_operate_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("billing.change_topup")
 
@@ -75,6 +82,7 @@ class TopUpAdmin(ReadOnly, TopUpModelAdmin):
                 effect=_EFFECT,
                 form=form,
                 back=reverse("admin:billing_topup_changelist"),
+                about=TopUp,
             )
         canceled = 0
         for topup in waiting:
@@ -115,6 +123,6 @@ class _ChosenForm(forms.Form):
 def _fact(topup: TopUp) -> str:
     of = "An automatic purchase" if topup.origin == TopUp.Origin.AUTOMATIC else "A top-up"
     return (
-        f"{of}, number {topup.pk}, of {topup.account}: {usd(topup.total_nanousd)} through {topup.provider},"
-        f" begun at {topup.created_at:%Y-%m-%d %H:%M} UTC."
+        f"{of}, number {topup.pk}, of {asking.named(topup.account)}:"
+        f" {usd(topup.total_nanousd)} through {topup.provider}, begun at {topup.created_at:%Y-%m-%d %H:%M} UTC."
     )
