@@ -113,10 +113,9 @@ def _amounts(pdf: Paper, receipt: Receipt, refunds: Sequence[Refund], disputes: 
     for text, amount_nanousd in [*gone, *lost]:
         _row(pdf, text, f"-{_usd(amount_nanousd)}")
     if gone or lost:
+        why = " and ".join(word for word, rows in (("refunds", gone), ("disputes", lost)) if rows)
         left_nanousd = receipt.total_nanousd - sum(amount_nanousd for _, amount_nanousd in [*gone, *lost])
-        words = "Total after disputes" if not gone else "Total after refunds"
-        words = "Total after refunds and disputes" if gone and lost else words
-        _row(pdf, words, _usd(left_nanousd), is_bold=True)
+        _row(pdf, f"Total after {why}", _usd(left_nanousd), is_bold=True)
     pdf.ln(_LINE_MM)
 
 

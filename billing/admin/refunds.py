@@ -28,7 +28,7 @@ _SENT_TWICE = "This form was sent twice; the refund was made once."
 
 @admin.register(Refund)
 class RefundAdmin(ReadOnly, RefundModelAdmin):
-    list_display = ("id", "account", "status", "total", "credit", "fee", "loss", "created_at", "ended_at")
+    list_display = ("id", "account", "status", "total", "credit", "loss", "created_at")
     fields = (
         "account",
         "topup",

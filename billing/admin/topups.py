@@ -28,7 +28,8 @@ _EFFECT = (
 
 @admin.register(TopUp)
 class TopUpAdmin(ReadOnly, TopUpModelAdmin):
-    list_display = ("id", "account", "status", "credit", "fee", "total", "provider", "created_at", "paid_at")
+    # What fits beside the filters on a laptop: the fee, and when it was paid, are on the page of one.
+    list_display = ("id", "account", "status", "credit", "total", "provider", "created_at")
     fields = (
         "account",
         "created_by",

@@ -3,6 +3,7 @@
 import datetime as dt
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings as configured
@@ -30,20 +31,21 @@ _DEVANAGARI = _FONTS / "@expo-google-fonts/noto-sans-devanagari/400Regular/NotoS
 class ReadPaper(Paper):
     """Keeps what was written, line by line, from left to right."""
 
-    lines: list[list[str]]
+    def __init__(self, *, plain: Path) -> None:
+        super().__init__(plain=plain, bold=_BOLD, more=[_DEVANAGARI])
+        self.lines: list[list[str]] = []
+        self.written_at = 0.0
 
-    def cell(self, *args: object, **kwargs: object) -> bool:
-        y = self.get_y()
-        if not self.lines or y != self.written_at:
+    def cell(self, *args: Any, **kwargs: Any) -> bool:
+        if self.get_y() != self.written_at:
+            self.written_at = self.get_y()
             self.lines.append([])
-        self.written_at = y
-        self.lines[-1].append(str(args[2]))
-        return super().cell(*args, **kwargs)  # type: ignore[arg-type]
+        self.lines[-1].append(args[2])
+        return super().cell(*args, **kwargs)
 
 
 def write(text: str, *, width: float = 150, plain: Path = _PLAIN) -> ReadPaper:
-    paper = ReadPaper(plain=plain, bold=_BOLD, more=[_DEVANAGARI])
-    paper.lines = []
+    paper = ReadPaper(plain=plain)
     paper.add_page()
     paper.set_font(BODY, size=10)
     paper.write_name(text, width=width, line_height=5)
@@ -135,12 +137,26 @@ def test_the_pdf_says_what_an_accountant_asks(settings: Settings) -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(
-    "name", ["Zażółć gęślą jaźń", "Ελληνική Εταιρεία", "Львів Їжак", "Nguyễn Đức", "Ŝĉáł & <b>"]
+    "name",
+    [
+        "Zażółć gęślą jaźń",
+        "Ελληνική Εταιρεία",
+        "Львів Їжак",
+        "Nguyễn Đức",
+        "Ŝĉáł & <b>",
+        "חברה לדוגמה",
+        "شركة المثال",
+        "บริษัท ตัวอย่าง จำกัด",
+        "उदाहरण",
+        "Հայաստան",
+    ],
 )
 def test_the_pdf_writes_names_of_many_languages(name: str) -> None:
     account = factories.make_account()
     describe(account, company_name=name)
-    assert name in text_of_pdf(finish(start(account)).receipt)
+    said = text_of_pdf(finish(start(account)).receipt)
+    assert name in said
+    assert "no font for" not in said
 
 
 @pytest.mark.django_db
@@ -250,6 +266,10 @@ def test_a_font_that_has_the_letters_and_cannot_join_them_is_not_trusted_with_th
 def test_signs_that_are_not_seen_leave_no_box() -> None:
     paper = write("Acme\u2060\u200b Ltd \u200f\u05e9")
     assert not paper.has_boxes
+
+
+def test_a_party_without_a_name_leaves_no_trace() -> None:
+    assert write("").lines == []
 
 
 def test_a_name_is_not_taken_for_the_number_of_pages() -> None:
