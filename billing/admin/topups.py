@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
@@ -56,12 +57,17 @@ class TopUpAdmin(ReadOnly, TopUpModelAdmin):
         refund = self.admin_site.admin_view(refund_topup)
         return [path("<int:topup_id>/refund/", refund, name="billing_topup_refund"), *super().get_urls()]
 
-    def render_change_form(
-        self, request: HttpRequest, context: dict[str, Any], **kwargs: Any
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        topup = kwargs.get("obj")
+        topup = self.get_object(request, unquote(object_id))
         is_offered = request.user.has_perm("billing.add_refund") and topup and is_refund_offered(topup)
-        return super().render_change_form(request, {**context, "is_refund_offered": is_offered}, **kwargs)
+        context = {**(extra_context or {}), "is_refund_offered": is_offered}
+        return super().change_view(request, object_id, form_url, context)
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("billing.change_topup")
