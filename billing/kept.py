@@ -27,14 +27,16 @@ class Share:
 def of(*, topup: TopUp, but_for: Dispute | None = None) -> Kept:
     """What is kept of the payment. Refunds on their way and open disputes count as gone: nobody may give them twice.
 
-    `but_for`: as if this dispute were not there. Exact under the lock of the account's wallet.
+    `but_for`: as if this dispute were not there. Exact under the lock of the account's wallet, for a top-up without
+    refunds and disputes that were fetched before it.
     """
     gone_credit = gone_fee = 0
-    for refund in Refund.objects.filter(topup=topup).exclude(status=Refund.Status.FAILED):
-        gone_credit += refund.credit_nanousd + refund.loss_nanousd
-        gone_fee += refund.fee_nanousd
-    for dispute in Dispute.objects.filter(topup=topup).exclude(status=Dispute.Status.WON):
-        if dispute != but_for:
+    for refund in topup.refunds.all():
+        if refund.status != Refund.Status.FAILED:
+            gone_credit += refund.credit_nanousd + refund.loss_nanousd
+            gone_fee += refund.fee_nanousd
+    for dispute in topup.disputes.all():
+        if dispute.status != Dispute.Status.WON and dispute != but_for:
             gone_credit += dispute.frozen_nanousd + dispute.loss_nanousd
             gone_fee += dispute.fee_nanousd
     # What went back beyond all credit was a loss of the platform's, not of this payment's fee.

@@ -4,7 +4,7 @@ from django.urls import reverse
 
 from accounts import mailing
 from billing import receipt_pdf
-from billing.models import BillingDetails, Receipt, Refund
+from billing.models import BillingDetails, Receipt
 from billing.providers.sandbox import SANDBOX
 
 
@@ -14,8 +14,7 @@ def send(*, receipt: Receipt) -> None:
     Raises mailing.SendingErrors.
     """
     details = BillingDetails.objects.filter(account=receipt.account_id).first()
-    given_back = Refund.objects.filter(topup=receipt.topup_id, status=Refund.Status.SUCCEEDED).order_by("pk")
-    pdf = receipt_pdf.render(receipt=receipt, refunds=list(given_back))
+    pdf = receipt_pdf.render(receipt=receipt)
     mailing.send(
         subject=f"Receipt {receipt.number} for your credit",
         template="billing/mail/receipt.txt",

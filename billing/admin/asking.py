@@ -2,6 +2,7 @@
 
 from django import forms
 from django.contrib import admin
+from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
@@ -33,9 +34,13 @@ def page(
     effect: str,
     form: forms.Form,
     back: str,
+    about: Model | type[Model],
     site: admin.AdminSite = admin.site,
 ) -> HttpResponse:
-    """The form with the facts beside it; once it is valid, the `effect` with a button that does it."""
+    """The form with the facts beside it; once it is valid, the `effect` with a button that does it.
+
+    `about` is what it is done to, or what kind of thing: the way to it in the admin is above the page.
+    """
     context = {
         **site.each_context(request),
         "title": title,
@@ -43,5 +48,7 @@ def page(
         "effect": effect if form.is_valid() else "",
         "form": form,
         "back": back,
+        "kind": about._meta,  # noqa: SLF001 - Django documents it
+        "about": about if isinstance(about, Model) else None,
     }
     return render(request, "admin/billing/asking.html", context, status=422 if form.errors else 200)

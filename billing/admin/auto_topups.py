@@ -15,17 +15,17 @@ else:  # Django's classes take no type arguments at run time.
 
 @admin.register(AutoTopUp)
 class AutoTopUpAdmin(ReadOnly, AutoTopUpModelAdmin):
-    list_display = (
-        "account",
-        "is_on",
-        "threshold",
-        "amount",
-        "monthly_cap",
-        "failures",
+    list_display = ("account", "is_on", "threshold", "amount", "monthly_cap", "off_reason")
+    fields = (
+        *list_display,
         "off_at",
-        "off_reason",
+        "failures",
+        "agreed_total",
+        "agreed_by",
+        "agreed_at",
+        "not_before",
+        "asked_at",
     )
-    fields = (*list_display, "agreed_total", "agreed_by", "agreed_at", "not_before", "asked_at")
     list_filter = ("is_on",)
     search_fields = ("account__name", "account__members__email")
     list_select_related = ("account",)

@@ -19,8 +19,8 @@ else:  # Django's classes take no type arguments at run time.
 class BudgetAdmin(ReadOnly, BudgetModelAdmin):
     """As they stand now."""
 
-    list_display = ("account", "of", "period", "limit", "spent", "held", "refuses")
-    fields = (*list_display, "alert_percents")
+    list_display = ("account", "of", "period", "limit", "spent", "refuses")
+    fields = ("account", "of", "period", "limit", "spent", "held", "refuses", "alert_percents")
     list_filter = ("period", "is_hard_stop", "environment")
     search_fields = ("account__name", "account__members__email", "key__name")
     list_select_related = ("account", "key")

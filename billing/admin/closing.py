@@ -32,7 +32,13 @@ def close_event(request: HttpRequest, event_id: int) -> HttpResponse:
         if not asking.is_confirmed(request, form):
             facts, effect = _facts(event), _effect(event)
             return asking.page(
-                request, title="Close the event", facts=facts, effect=effect, form=form, back=back
+                request,
+                title="Close the event",
+                facts=facts,
+                effect=effect,
+                form=form,
+                back=back,
+                about=event,
             )
         try:
             webhooks.close(event=event, actor=actor, note=form.cleaned_data["note"], at=timezone.now())

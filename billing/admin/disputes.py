@@ -16,7 +16,7 @@ else:  # Django's classes take no type arguments at run time.
 
 @admin.register(Dispute)
 class DisputeAdmin(ReadOnly, DisputeModelAdmin):
-    list_display = ("id", "account", "status", "amount", "frozen", "fee", "loss", "respond_by", "reason")
+    list_display = ("id", "account", "status", "amount", "frozen", "loss", "respond_by")
     fields = (
         "account",
         "topup",

@@ -36,6 +36,7 @@ def grant_credit(request: HttpRequest, account_id: int) -> HttpResponse:
             effect=_effect(account, form),
             form=form,
             back=reverse("admin:billing_wallet_changelist"),
+            about=wallet if wallet.pk else Wallet,
         )
     try:
         crediting.grant(

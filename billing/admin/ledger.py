@@ -34,7 +34,7 @@ class PostingInline(ReadOnly, PostingTabularInline):
 
 @admin.register(LedgerTransaction)
 class LedgerTransactionAdmin(ReadOnly, LedgerTransactionModelAdmin):
-    list_display = ("number", "reference", "kind", "account", "description", "created_at")
+    list_display = ("number", "kind", "account", "description", "created_at")
     list_filter = ("kind",)
     search_fields = ("reference", "=number", "account__name", "account__members__email")
     list_select_related = ("account",)

@@ -9,6 +9,7 @@ from django.views.decorators.http import require_safe
 
 from accounts.models import Account
 from billing import promotions, revenue, statement
+from billing.admin.refunds import is_refund_offered
 from billing.keyset import older_than
 from billing.models import Dispute, Refund, Wallet
 
@@ -23,6 +24,7 @@ def account_money(request: HttpRequest, account_id: int) -> HttpResponse:
     wallet = Wallet.objects.filter(account=account).first() or Wallet()
     lines = statement.lines(account=account, limit=_SHOWN)
     in_ledger_nanousd = lines.rows[0].balance_nanousd if lines.rows else 0
+    topups = statement.payments(account=account, limit=_SHOWN).rows
     context = {
         **admin.site.each_context(request),
         "title": f"Money of {account}",
@@ -31,7 +33,8 @@ def account_money(request: HttpRequest, account_id: int) -> HttpResponse:
         "standing": promotions.standing(account_id=account.pk),
         "unposted_nanousd": in_ledger_nanousd - wallet.balance_nanousd,
         "pending_nanousd": statement.pending_nanousd(account=account),
-        "topups": statement.payments(account=account, limit=_SHOWN).rows,
+        "topups": topups,
+        "refundable": {topup.pk for topup in topups if is_refund_offered(topup)},
         "refunds": Refund.objects.filter(account=account)[:_SHOWN],
         "disputes": Dispute.objects.filter(account=account)[:_SHOWN],
         "lines": lines.rows,

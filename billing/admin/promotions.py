@@ -17,7 +17,7 @@ else:  # Django's classes take no type arguments at run time.
 
 @admin.register(PromotionalCredit)
 class PromotionalCreditAdmin(ReadOnly, PromotionalCreditModelAdmin):
-    list_display = ("id", "account", "amount", "remaining", "expired", "expires_at", "reason", "granted_at")
+    list_display = ("id", "account", "amount", "remaining", "expires_at", "reason")
     fields = (
         "account",
         "amount",

@@ -10,7 +10,7 @@ from django.shortcuts import get_object_or_404, redirect
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 
-from billing import refunding
+from billing import kept, refunding
 from billing.admin import asking, stuck_refunds
 from billing.admin.read_only import ReadOnly, usd
 from billing.forms import RefundForm
@@ -28,7 +28,7 @@ _SENT_TWICE = "This form was sent twice; the refund was made once."
 
 @admin.register(Refund)
 class RefundAdmin(ReadOnly, RefundModelAdmin):
-    list_display = ("id", "account", "status", "total", "credit", "fee", "loss", "created_at", "ended_at")
+    list_display = ("id", "account", "status", "total", "credit", "loss", "created_at")
     fields = (
         "account",
         "topup",
@@ -89,6 +89,11 @@ class RefundAdmin(ReadOnly, RefundModelAdmin):
         return usd(refund.to_take_nanousd)
 
 
+def is_refund_offered(topup: TopUp) -> bool:
+    """Something of it has not gone back. How much of that is spent, and so cannot, its page says."""
+    return topup.status == TopUp.Status.PAID and kept.of(topup=topup).credit_nanousd > 0
+
+
 def refund_topup(request: HttpRequest, topup_id: int) -> HttpResponse:
     """Give back unspent credit of a top-up, with a reason that the account reads."""
     actor = asking.operator(request, _PERMISSION)
@@ -103,16 +108,18 @@ def refund_topup(request: HttpRequest, topup_id: int) -> HttpResponse:
     suggested = {"token": uuid.uuid4(), "credit": f"{usd_from_nano(possible.credit_nanousd):.2f}"}
     form = RefundForm(request.POST or None, initial=suggested, possible=possible)
     if not asking.is_confirmed(request, form):
+        paid = f"{usd(topup.total_nanousd)} for {usd(topup.credit_nanousd)} of credit"
         return asking.page(
             request,
             title="Refund",
             facts=[
-                f"{topup.account} paid {usd(topup.total_nanousd)} for {usd(topup.credit_nanousd)} of credit.",
+                f"Paid by {asking.named(topup.account)}: {paid}.",
                 f"At most {usd(possible.credit_nanousd)} of it can be given back. {possible.because}",
             ],
             effect=_effect(topup, form),
             form=form,
             back=back,
+            about=topup,
         )
     try:
         refund = refunding.start(

@@ -33,6 +33,7 @@ def resolve_payment(request: HttpRequest, payment_id: int) -> HttpResponse:
         effect=effect if form.is_valid() else "",
         form=form,
         back=reverse("admin:billing_unmatchedpayment_changelist"),
+        about=payment,
     )
 
 

@@ -81,6 +81,7 @@ def _page(request: HttpRequest, refund: Refund, *, title: str, effect: str) -> H
         effect=effect,
         form=forms.Form({}),
         back=reverse("admin:billing_refund_change", args=[refund.pk]),
+        about=refund,
     )
 
 

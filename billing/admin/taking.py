@@ -39,6 +39,7 @@ def take_credit(request: HttpRequest, account_id: int) -> HttpResponse:
             effect=effect,
             form=form,
             back=back,
+            about=wallet if wallet.pk else Wallet,
         )
     try:
         adjusting.take(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
@@ -12,7 +13,7 @@ from django.urls import URLPattern, path, reverse
 from billing import topping_up
 from billing.admin import asking
 from billing.admin.read_only import ReadOnly, usd
-from billing.admin.refunds import refund_topup
+from billing.admin.refunds import is_refund_offered, refund_topup
 from billing.models import TopUp
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ _EFFECT = (
 
 @admin.register(TopUp)
 class TopUpAdmin(ReadOnly, TopUpModelAdmin):
-    list_display = ("id", "account", "status", "credit", "fee", "total", "provider", "created_at", "paid_at")
+    # What fits beside the filters on a laptop: the fee, and when it was paid, are on the page of one.
+    list_display = ("id", "account", "status", "credit", "total", "provider", "created_at")
     fields = (
         "account",
         "created_by",
@@ -55,6 +57,18 @@ class TopUpAdmin(ReadOnly, TopUpModelAdmin):
         refund = self.admin_site.admin_view(refund_topup)
         return [path("<int:topup_id>/refund/", refund, name="billing_topup_refund"), *super().get_urls()]
 
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        topup = self.get_object(request, unquote(object_id))
+        is_offered = request.user.has_perm("billing.add_refund") and topup and is_refund_offered(topup)
+        context = {**(extra_context or {}), "is_refund_offered": is_offered}
+        return super().change_view(request, object_id, form_url, context)
+
     def has_operate_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("billing.change_topup")
 
@@ -75,6 +89,7 @@ class TopUpAdmin(ReadOnly, TopUpModelAdmin):
                 effect=_EFFECT,
                 form=form,
                 back=reverse("admin:billing_topup_changelist"),
+                about=TopUp,
             )
         canceled = 0
         for topup in waiting:
@@ -115,6 +130,6 @@ class _ChosenForm(forms.Form):
 def _fact(topup: TopUp) -> str:
     of = "An automatic purchase" if topup.origin == TopUp.Origin.AUTOMATIC else "A top-up"
     return (
-        f"{of}, number {topup.pk}, of {topup.account}: {usd(topup.total_nanousd)} through {topup.provider},"
-        f" begun at {topup.created_at:%Y-%m-%d %H:%M} UTC."
+        f"{of}, number {topup.pk}, of {asking.named(topup.account)}:"
+        f" {usd(topup.total_nanousd)} through {topup.provider}, begun at {topup.created_at:%Y-%m-%d %H:%M} UTC."
     )

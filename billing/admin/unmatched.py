@@ -20,7 +20,7 @@ else:  # Django's classes take no type arguments at run time.
 
 @admin.register(UnmatchedPayment)
 class UnmatchedPaymentAdmin(ReadOnly, UnmatchedPaymentModelAdmin):
-    list_display = ("payment", "provider", "amount", "why", "seen_at", "resolved_at", "resolve_link")
+    list_display = ("payment", "amount", "why", "seen_at", "resolve_link")
     fields = (
         "provider",
         "payment",

@@ -23,7 +23,7 @@ class Dispute(MailDue, OperatorsMailDue):
         LOST = "lost", "Lost"
 
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="disputes")
-    topup = models.ForeignKey(TopUp, on_delete=models.PROTECT, related_name="disputes")
+    topup = models.ForeignKey(TopUp, on_delete=models.PROTECT, related_name="disputes", verbose_name="top-up")
     # The company's name for it.
     provider_dispute = models.CharField(max_length=120)
     reason = models.CharField(max_length=120)

@@ -25,7 +25,9 @@ class Receipt(MailDue):
     `buyer` and `seller` hold name, address and tax id by name; the amounts are the top-up's, in nano-USD.
     """
 
-    topup = models.OneToOneField(TopUp, on_delete=models.PROTECT, related_name="receipt")
+    topup = models.OneToOneField(
+        TopUp, on_delete=models.PROTECT, related_name="receipt", verbose_name="top-up"
+    )
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="receipts")
     year = models.PositiveSmallIntegerField()
     number_in_year = models.PositiveIntegerField()

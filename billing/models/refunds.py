@@ -24,7 +24,7 @@ class Refund(MailDue, OperatorsMailDue):
         FAILED = "failed", "Failed"
 
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="refunds")
-    topup = models.ForeignKey(TopUp, on_delete=models.PROTECT, related_name="refunds")
+    topup = models.ForeignKey(TopUp, on_delete=models.PROTECT, related_name="refunds", verbose_name="top-up")
     # Ours: the company does what it names once, however often it is asked.
     reference = models.CharField(max_length=120, unique=True)
     # The company's name for it; null until it has told us.

@@ -123,7 +123,9 @@ class UnmatchedPayment(OperatorsMailDue):
     resolved_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
     note = models.CharField(max_length=300, blank=True)
     # Where its credit went, if it was credited.
-    topup = models.ForeignKey(TopUp, on_delete=models.PROTECT, null=True, related_name="+")
+    topup = models.ForeignKey(
+        TopUp, on_delete=models.PROTECT, null=True, related_name="+", verbose_name="top-up"
+    )
 
     class Meta:
         ordering: ClassVar = ["-id"]

@@ -22,13 +22,17 @@ def receipt(request: AccountRequest, topup_id: int) -> HttpResponse:
     )
     provider = offering.named(slug=topup.provider)
     refunds = list(Refund.objects.filter(topup=topup).order_by("pk"))
+    disputes = list(Dispute.objects.filter(topup=topup).order_by("pk"))
     context = {
         "topup": topup,
         "receipt": getattr(topup, "receipt", None),
         "refunds": refunds,
-        "disputes": Dispute.objects.filter(topup=topup).order_by("pk"),
+        "disputes": disputes,
         "given_back_nanousd": sum(
             refund.total_nanousd for refund in refunds if refund.status == Refund.Status.SUCCEEDED
+        ),
+        "taken_back_nanousd": sum(
+            dispute.amount_nanousd for dispute in disputes if dispute.status == Dispute.Status.LOST
         ),
         "provider_name": provider.name if provider else topup.provider,
         "checkout_url": _where_to_pay(topup, provider),
@@ -39,13 +43,12 @@ def receipt(request: AccountRequest, topup_id: int) -> HttpResponse:
 @require_safe
 @acting_account_required
 def receipt_file(request: AccountRequest, topup_id: int) -> HttpResponse:
-    """The receipt as a PDF, with what was given back until now."""
+    """The receipt as a PDF, with what was given back or taken back until now."""
     issued = get_object_or_404(
         Receipt.objects.select_related("topup"), topup_id=topup_id, account=request.account
     )
-    given_back = Refund.objects.filter(topup_id=topup_id, status=Refund.Status.SUCCEEDED).order_by("pk")
     return HttpResponse(
-        receipt_pdf.render(receipt=issued, refunds=list(given_back)),
+        receipt_pdf.render(receipt=issued),
         content_type="application/pdf",
         headers={"Content-Disposition": f'attachment; filename="{receipt_pdf.file_name(issued)}"'},
     )

@@ -1,5 +1,7 @@
 """The operator's view of money: everything to read, nothing to edit, credit to grant, accounts to make."""
 
+import re
+from html import unescape
 from io import StringIO
 
 import pytest
@@ -10,7 +12,7 @@ from django.test import Client
 from django.urls import reverse
 
 from accounts.models import AuditEvent, Membership, Plan, User
-from billing.models import LedgerTransaction, Wallet
+from billing.models import LedgerTransaction, Refund, Wallet
 from tests import factories
 from tests.billing.test_billing_pages import make_topup
 from tests.invariants import check_books
@@ -217,3 +219,51 @@ def test_an_accounts_page_leads_to_granting_it_credit(operator: Client) -> None:
     account = factories.make_account()
     page = operator.get(reverse("admin:accounts_account_change", args=[account.pk]))
     assert f'href="{reverse("admin:billing_wallet_grant", args=[account.pk])}"' in page.text
+
+
+def test_a_page_that_asks_says_where_it_stands_in_the_admin(operator: Client) -> None:
+    topup = make_topup(factories.make_account())
+    asked = operator.get(reverse("admin:billing_topup_refund", args=[topup.pk])).text
+    crumbs = asked.split('class="breadcrumbs"')[1].split("</div>")[0]
+    assert re.findall(r">([^<>]+)</a>", crumbs) == ["Home", "Billing", "Top-ups", str(topup)]
+    assert f'href="{reverse("admin:billing_topup_change", args=[topup.pk])}"' in crumbs
+    assert "Back" not in crumbs
+    account = factories.make_account(credit="3")
+    crumbs = operator.get(reverse("admin:billing_wallet_grant", args=[account.pk])).text
+    assert reverse("admin:billing_wallet_change", args=[account.pk]) in crumbs
+    new = factories.make_account()
+    Wallet.objects.filter(account=new).delete()
+    assert operator.get(reverse("admin:billing_wallet_grant", args=[new.pk])).status_code == 200
+
+
+def test_a_refund_says_of_which_account_it_is(operator: Client) -> None:
+    topup = make_topup(factories.make_account())
+    asked = operator.get(reverse("admin:billing_topup_refund", args=[topup.pk])).text
+    owner = topup.account.members.get().email
+    assert f"Paid by account {topup.account_id}, {topup.account.name} ({owner}):" in unescape(asked)
+
+
+def test_a_refund_is_offered_as_long_as_something_can_go_back(operator: Client) -> None:
+    topup = make_topup(factories.make_account())
+    page = reverse("admin:billing_topup_change", args=[topup.pk])
+    money = reverse("admin:billing_account_money", args=[topup.account_id])
+    offer = reverse("admin:billing_topup_refund", args=[topup.pk])
+    assert offer in operator.get(page).text
+    assert offer in operator.get(money).text
+    refund = Refund.objects.create(
+        account=topup.account,
+        topup=topup,
+        reference="all",
+        credit_nanousd=topup.credit_nanousd,
+        fee_nanousd=topup.fee_nanousd,
+        status="succeeded",
+        reason="unused",
+        created_at=topup.created_at,
+    )
+    assert offer not in operator.get(page).text
+    assert offer not in operator.get(money).text
+    shown = operator.get(reverse("admin:billing_refund_change", args=[refund.pk])).text
+    assert "Top-up:" in shown
+    assert "Topup" not in shown
+    Refund.objects.update(status="failed")
+    assert offer in operator.get(page).text

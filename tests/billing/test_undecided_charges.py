@@ -253,7 +253,7 @@ def test_an_operator_ends_what_the_company_will_never_decide(
     topup = TopUp.objects.get(origin="automatic")
     asked = {"action": "cancel", "_selected_action": [topup.pk]}
     page = operator.post("/admin/billing/topup/", asked).text
-    assert f"An automatic purchase, number {topup.pk}, of {topup.account}" in page
+    assert f"An automatic purchase, number {topup.pk}, of account {topup.account_id}, {topup.account}" in page
     assert "would pay twice" in page
     topup.refresh_from_db()
     assert topup.status == TopUp.Status.PENDING
