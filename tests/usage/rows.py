@@ -12,7 +12,7 @@ from accounts.models import Account
 from billing.models import LedgerAccount, Posting, Wallet
 from catalog.models import Model
 from keys.models import ApiKey
-from usage.models import HourlyUsage, UsageRecord
+from usage.models import DailyAllowance, HourlyUsage, UsageRecord
 
 
 def record_id(at: dt.datetime) -> uuid.UUID:
@@ -28,7 +28,8 @@ def make_record(
 ) -> UsageRecord:
     """A completed request of 100 + 20 tokens that cost and took $0.001 from credits, unless the fields say else.
 
-    A refused one used nothing. The wallet is debited, as a settlement does. Without a price it has the one of which its
+    A refused one used nothing. The wallet is debited, or the day's allowance drawn on, as a settlement does. Without a
+    price it has the one of which its
     tokens cost that.
     """
     if fields.get("outcome") == UsageRecord.Outcome.REFUSED:
@@ -54,6 +55,11 @@ def make_record(
     Wallet.objects.filter(account=account).update(
         balance_nanousd=F("balance_nanousd") - record.charged_nanousd
     )
+    if record.allowance_tokens:
+        day, _is_new = DailyAllowance.objects.get_or_create(account=account, day=at.astimezone(dt.UTC).date())
+        day.requests += 1
+        day.tokens += record.allowance_tokens
+        day.save(update_fields=["requests", "tokens"])
     return record
 
 
