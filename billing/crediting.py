@@ -70,7 +70,8 @@ def grant(
 def credit_topup(*, topup: TopUp, at: dt.datetime) -> LedgerTransaction:
     """Credit what the top-up bought, and book its payment and its fee.
 
-    Raises WalletFull, and AlreadyPosted where that has happened. Who calls it has locked the top-up's wallet before the top-up.
+    Raises WalletFull, and AlreadyPosted where that has happened. Who calls it has locked the top-up's wallet before the
+    top-up.
     """
     with transaction.atomic():
         _add_to_wallet(account_id=topup.account_id, amount_nanousd=topup.credit_nanousd, at=at)

@@ -29,8 +29,7 @@ def make_record(
     """A completed request of 100 + 20 tokens that cost and took $0.001 from credits, unless the fields say else.
 
     A refused one used nothing. The wallet is debited, or the day's allowance drawn on, as a settlement does. Without a
-    price it has the one of which its
-    tokens cost that.
+    price it has the one of which its tokens cost that.
     """
     if fields.get("outcome") == UsageRecord.Outcome.REFUSED:
         fields = {"upstream": "", "input_tokens": 0, "output_tokens": 0, "cost_nanousd": 0, **fields}
