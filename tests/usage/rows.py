@@ -73,6 +73,35 @@ def _prices(cost_nanousd: int, input_tokens: int, output_tokens: int) -> dict[st
     return prices if usd_per_mtok < 10**6 else {}
 
 
+def use_allowance(key: ApiKey, *, at: dt.datetime, requests: int = 1, tokens: int = 0) -> None:
+    """Bring what the key's account has drawn on that day to at least so much, by requests that began at midnight.
+
+    Each of them used a token or more, or the allowance would not have counted it.
+    """
+    midnight = at.astimezone(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    drawn, _is_new = DailyAllowance.objects.get_or_create(account=key.account, day=midnight.date())
+    more = max(1, requests - drawn.requests)
+    used = [1] * (more - 1) + [max(1, tokens - drawn.tokens - (more - 1))]
+    UsageRecord.objects.bulk_create(
+        UsageRecord(
+            id=record_id(midnight),
+            account=key.account,
+            key=key,
+            endpoint="chat/completions",
+            outcome=UsageRecord.Outcome.COMPLETED,
+            status=200,
+            input_tokens=each,
+            allowance_tokens=each,
+            started_at=midnight,
+            ended_at=midnight,
+        )
+        for each in used
+    )
+    drawn.requests += more
+    drawn.tokens += sum(used)
+    drawn.save(update_fields=["requests", "tokens"])
+
+
 def make_hour(
     *,
     account: Account,
