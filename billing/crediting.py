@@ -9,7 +9,11 @@ from accounts.models import Account, User
 from billing import collecting, ledger, promotions, wallets
 from billing.ledger import Leg
 from billing.models import LedgerAccount, LedgerTransaction, TopUp
-from catalog.money import usd_string
+from catalog.money import usd_string, usd_text
+
+
+class WalletFull(Exception):
+    """The wallet would hold more than a wallet may; the message says how much it can still take."""
 
 
 def grant(
@@ -25,7 +29,8 @@ def grant(
     """Give the account credit that nobody paid for, with a reason that its owner reads in the ledger.
 
     What is not spent by `expires_at` is taken back. The plan stays: only a paid top-up moves it. Raises ValueError for
-    an amount that is not positive or a date that has passed, and AlreadyPosted for a reference that was used before.
+    an amount that is not positive or a date that has passed, WalletFull, and AlreadyPosted for a reference that was
+    used before.
     """
     if amount_nanousd <= 0:
         msg = f"a grant must be positive, not {amount_nanousd} nano-USD"
@@ -65,7 +70,8 @@ def grant(
 def credit_topup(*, topup: TopUp, at: dt.datetime) -> LedgerTransaction:
     """Credit what the top-up bought, and book its payment and its fee.
 
-    Raises AlreadyPosted where that has happened. Who calls it has locked the top-up's wallet before the top-up.
+    Raises WalletFull, and AlreadyPosted where that has happened. Who calls it has locked the top-up's wallet before the
+    top-up.
     """
     with transaction.atomic():
         _add_to_wallet(account_id=topup.account_id, amount_nanousd=topup.credit_nanousd, at=at)
@@ -90,11 +96,21 @@ def legs_of(topup: TopUp) -> list[Leg]:
     return legs
 
 
+def refuse_overfull(*, balance_nanousd: int, amount_nanousd: int) -> None:
+    """Raise WalletFull where a wallet of that balance has no room for the amount."""
+    room = wallets.MOST_NANOUSD - balance_nanousd
+    if amount_nanousd > room:
+        most, left = usd_text(wallets.MOST_NANOUSD), usd_text(max(0, room))
+        msg = f"A wallet holds at most {most}; this one has room for {left} more."
+        raise WalletFull(msg)
+
+
 def _add_to_wallet(*, account_id: int, amount_nanousd: int, at: dt.datetime) -> None:
     connection = wallets.borrowed_connection()
     # What was spent is not waited for, so that nothing of this is taken for it.
     collecting.collect(account_id=account_id, at=at)
     locked = wallets.lock(connection, [account_id])
     promotions.attribute(account_id=account_id, at=at)
+    refuse_overfull(balance_nanousd=locked[account_id].balance_nanousd, amount_nanousd=amount_nanousd)
     locked[account_id].credit(amount_nanousd)
     wallets.write(connection, locked.values())

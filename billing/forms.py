@@ -33,9 +33,7 @@ _GROUPED = re.compile(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
 # As people write amounts, and as the page of buying reads them while they type: Python's "1_000" and "1e5" are a slip.
 _PLAIN = re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)")
 _WHOLE = 100  # percent
-# A bigint holds 9 billion USD in nano-USD, and a wallet is a sum of amounts.
-_MOST_USD = 100_000_000
-_TOO_MUCH = f"Give at most ${_MOST_USD:,}."
+_TOO_MUCH = f"Give at most ${topping_up.MOST_USD:,}."
 
 
 _FILLED_IN_BY_BROWSERS = {
@@ -64,7 +62,7 @@ class USDField(forms.DecimalField):
             "min_value": "Give $%(limit_value)s or more.",
         }
         super().__init__(
-            max_value=_MOST_USD, max_digits=14, decimal_places=2, error_messages=messages, **kwargs
+            max_value=topping_up.MOST_USD, max_digits=14, decimal_places=2, error_messages=messages, **kwargs
         )
 
     def to_python(self, value: Any) -> Decimal | None:  # type: ignore[override]  # the stubs have IntegerField's

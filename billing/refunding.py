@@ -15,7 +15,7 @@ from django.db import transaction
 
 from accounts import auditing
 from accounts.models import User
-from billing import collecting, kept, moving, promotions
+from billing import collecting, kept, moving, promotions, reports
 from billing.ledger import Leg
 from billing.models import LedgerAccount, LedgerTransaction, Refund, TopUp
 from billing.providers import offering
@@ -253,6 +253,7 @@ def _made_elsewhere(topup: TopUp, news: RefundChanged, *, at: dt.datetime) -> Re
                 mail_due_at=None if failed else at,
                 operators_mail_due_at=at,
             )
+            reports.keep_refund(reference=refund.reference, refund=news.refund, status=news.status, at=at)
             if not failed:
                 _book(refund, at=at)
                 collecting.wait_for(refund, amount_nanousd=to_take)
@@ -272,6 +273,8 @@ def _change(
         # Before credit may come back: what was spent is not waited for, so that nothing of it is taken for that.
         collecting.collect(account_id=refund.account_id, at=at)
         refund = Refund.objects.select_for_update(of=("self",)).select_related("topup").get(pk=refund.pk)
+        if named is not None:
+            reports.keep_refund(reference=refund.reference, refund=named, status=status, at=at)
         if named is None and (refund.status != Refund.Status.PENDING or refund.provider_refund):
             # Only our own call was refused, and meanwhile the company has said what became of the refund.
             return refund

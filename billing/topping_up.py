@@ -15,11 +15,13 @@ from django.db import transaction
 from accounts import auditing, plans
 from accounts.models import Account, Plan, User
 from billing import crediting, payment_methods, receipts, reports, wallets
-from billing.models import SavedPaymentMethod, TopUp
+from billing.models import SavedPaymentMethod, TopUp, Wallet
 from billing.providers import offering
 from billing.providers.provider import CURRENCY, Checkout, PaymentArrived, SavedMethod
 from catalog.money import NANO_PER_CENT, nano_from_usd, usd_from_nano, usd_string, whole_cents
 
+# At once: a bigint holds 9 billion USD in nano-USD, and a wallet is a sum of amounts.
+MOST_USD = 100_000_000
 # What the column holds.
 _LONGEST_MESSAGE = 300
 
@@ -58,8 +60,25 @@ class Quote:
     fee_rate: Decimal
 
 
+def limits_problem() -> str:
+    """What is wrong with the least and the most credit that can be bought at once, and what to write; empty: nothing.
+
+    A start is refused with it.
+    """
+    least, most = settings.TOPUP_MINIMUM_USD, settings.TOPUP_MAXIMUM_USD
+    for name, usd in (("TOPUP_MINIMUM_USD", least), ("TOPUP_MAXIMUM_USD", most)):
+        if not usd.is_finite() or not 0 < usd <= MOST_USD or usd != round(usd, 2):
+            return f"{name} must be an amount of USD in whole cents, from 0.01 to {MOST_USD}, such as 5 or 12.50."
+    if least > most:
+        return f"TOPUP_MINIMUM_USD is {least} and TOPUP_MAXIMUM_USD is {most}: the minimum must not be the larger one."
+    return ""
+
+
 def quote(*, credit_nanousd: int, fee_rate: Decimal) -> Quote:
     """The fee and the total for an amount of credit. Raises AmountNotOffered."""
+    if limits_problem():
+        msg = "Credit cannot be bought here: whoever operates this installation has to correct its settings."
+        raise AmountNotOffered(msg)
     least, most = (nano_from_usd(usd) for usd in (settings.TOPUP_MINIMUM_USD, settings.TOPUP_MAXIMUM_USD))
     if not least <= credit_nanousd <= most:
         msg = f"Choose an amount from ${usd_from_nano(least):,.2f} to ${usd_from_nano(most):,.2f}."
@@ -95,6 +114,7 @@ def start(
         msg = f"{provider} is not among the payment providers of this installation."
         raise ProviderNotOffered(msg)
     agreed = quote(credit_nanousd=credit_nanousd, fee_rate=account.plan.topup_fee_rate)
+    _refuse_overfull(account, credit_nanousd)
     known = method or payment_methods.latest(account=account, provider=provider)
     fields = {
         "created_by": actor,
@@ -120,6 +140,15 @@ def start(
         if is_new:
             _record("topup.started", topup, actor=actor)
     return topup
+
+
+def _refuse_overfull(account: Account, credit_nanousd: int) -> None:
+    """Before anything is paid; what comes all the same is looked at again, under the wallet's lock."""
+    balance = Wallet.objects.filter(account=account).values_list("balance_nanousd", flat=True).first() or 0
+    try:
+        crediting.refuse_overfull(balance_nanousd=balance, amount_nanousd=credit_nanousd)
+    except crediting.WalletFull as full:
+        raise AmountNotOffered(str(full)) from full
 
 
 def keep_checkout(*, topup: TopUp, checkout: Checkout) -> None:
@@ -162,7 +191,8 @@ def finish(
     account on a plan that spends no credits moves it to pay-as-you-go. One that was given up here while the payment
     was on its way is credited all the same: the money has come. `method` is kept if the buyer has allowed it.
 
-    Raises PaymentUnknown, PaymentDiffers where amount or currency are not the quote's, and PaidOtherwise.
+    Raises PaymentUnknown, PaymentDiffers where amount or currency are not the quote's, PaidOtherwise, and
+    crediting.WalletFull.
     """
     payment = payment or reference
     expected = _expected(provider, reference, paid_total_nanousd, currency)

@@ -10,13 +10,18 @@ from django.urls import reverse
 
 from accounts import auditing, mailing
 from accounts.models import Account, User
-from billing import owed_mail, told_early, topping_up, wallets
-from billing.models import TopUp, UnmatchedPayment, WebhookEvent
+from billing import crediting, owed_mail, told_early, topping_up, wallets
+from billing.models import PaymentClosing, TopUp, UnmatchedPayment, WebhookEvent
 from billing.providers.provider import CURRENCY, PaymentArrived
 from catalog.money import NANO_PER_CENT, whole_cents
 
 # Why a payment cannot be credited by itself.
-REASONS = (topping_up.PaymentUnknown, topping_up.PaymentDiffers, topping_up.PaidOtherwise)
+REASONS = (
+    topping_up.PaymentUnknown,
+    topping_up.PaymentDiffers,
+    topping_up.PaidOtherwise,
+    crediting.WalletFull,
+)
 
 
 class AlreadyResolved(Exception):
@@ -72,6 +77,13 @@ def resolve(*, unmatched: UnmatchedPayment, actor: User, text: str, at: dt.datet
         waiting = UnmatchedPayment.objects.filter(pk=unmatched.pk, resolved_at=None)
         if not waiting.update(resolved_at=at, resolved_by=actor, note=text):
             raise AlreadyResolved
+        PaymentClosing.objects.create(
+            provider=unmatched.provider,
+            payment=unmatched.payment,
+            closed_at=at,
+            operator_id=actor.pk,
+            note=text,
+        )
         told_early.let_go(provider=unmatched.provider, payment=unmatched.payment, at=at)
 
 
@@ -89,7 +101,8 @@ def credit(
     Refunds and disputes that were told of before wait to be processed from then on: `webhooks.process_told_early`, or
     the next sweep.
 
-    Raises AlreadyResolved, CannotBeCredited, and PaidOtherwise where the payment has paid a top-up already.
+    Raises AlreadyResolved, CannotBeCredited, crediting.WalletFull, and PaidOtherwise where the payment has paid a
+    top-up already.
     """
     with transaction.atomic():
         wallets.lock(wallets.borrowed_connection(), [account.pk])

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from django.db import connection, transaction
 
 from billing import chain
-from billing.models import LedgerTransaction
+from billing.models import AuditedHead, LedgerTransaction
 
 _CHUNK = 2000
 # One statement, so that head and transactions are of one moment.
@@ -92,6 +92,14 @@ def still_has(*, number: int, entry_hash: str) -> bool:
     if number == 0:
         return entry_hash == chain.GENESIS
     return LedgerTransaction.objects.filter(number=number, hash=entry_hash).exists()
+
+
+def remember(report: ChainReport, *, at: dt.datetime) -> None:
+    """Keep the head of a chain that holds: every later audit looks for it. A repeat does nothing."""
+    if report.broken is None and report.verified:
+        AuditedHead.objects.get_or_create(
+            number=report.verified, hash=report.head_hash, defaults={"seen_at": at}
+        )
 
 
 def _entries(rows: Iterable[Any]) -> Iterator[_Entry]:

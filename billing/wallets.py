@@ -15,6 +15,9 @@ from django.db import connection as django_connection
 Connection = psycopg.Connection[Any]
 Cursor = psycopg.Cursor[Any]
 
+# A bigint holds nine times as much: so no sum of a wallet's amounts overflows one, nor does what comes back to it.
+MOST_NANOUSD = 10**18
+
 _SELECT = """
     SELECT account_id, balance_nanousd, held_nanousd, to_take_nanousd FROM billing_wallet
     WHERE account_id = ANY(%s) ORDER BY account_id FOR UPDATE

@@ -43,8 +43,40 @@ _KINDS: dict[str, type[News]] = {
 _Outcome = WebhookEvent.Outcome
 
 
+# In the smallest unit of any currency: ten million times as many nano-USD fit into a column.
+_MOST_CENTS = 900_000_000_000
+# What the columns hold of names that are not ours.
+_LONGEST_EVENT, _LONGEST_TYPE = 120, 80
+_LONGEST_NAMES = {"reference": 120, "payment": 120, "refund": 100, "dispute": 120, "currency": 3}
+# What an event may say that is kept for a person to look at; an index has it.
+_LONGEST_KEPT = 1000
+
+
+class CannotBeBooked(Exception):
+    """The event says what no row of the books can hold, and trying again changes nothing: a person has to look."""
+
+
 class NotWaiting(Exception):
     """The event does not wait any more: it was processed, or somebody has closed it."""
+
+
+def can_be_kept(message: WebhookMessage) -> bool:
+    """Whether PostgreSQL can write it down: it has no text for NUL or for half a character, and indexes short ones."""
+    if len(message.event) > _LONGEST_EVENT or len(message.type) > _LONGEST_TYPE:
+        return False
+    fields = written(message.news) or {}
+    if any(len(fields.get(name, "")) > _LONGEST_KEPT for name in _LONGEST_NAMES):
+        return False
+    texts = [message.event, message.type, *fields.values()]
+    return all(_is_text(text) for text in texts if isinstance(text, str))
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
 
 
 def record(*, provider: str, message: WebhookMessage, at: dt.datetime) -> WebhookEvent:
@@ -73,6 +105,13 @@ def process(*, event: WebhookEvent, at: dt.datetime) -> None:
         return
     try:
         outcome = _act(event, at)
+    except CannotBeBooked as problem:
+        logger.warning("the webhook %s of %s cannot be booked: %s", event, event.provider, problem)
+        # It waits for a person, who hears of it at once, and not after a day.
+        told: dict[str, Any] = {} if event.attempts else {"operators_mail_due_at": at}
+        WebhookEvent.objects.filter(pk=event.pk, outcome=_Outcome.WAITING).update(
+            attempts=F("attempts") + 1, problem=str(problem), due_at=at + _LONGEST_WAIT, **told
+        )
     except Exception as problem:  # whatever it is, the event must not be lost for it
         logger.exception("could not process the webhook %s of %s", event, event.provider)
         wait = min(_FIRST_WAIT * 2 ** min(event.attempts, 16), _LONGEST_WAIT)
@@ -170,8 +209,25 @@ def news_of(event: WebhookEvent) -> News | None:
     return _KINDS[fields.pop("kind")](**fields)
 
 
+def _refuse_unbookable(news: News | None) -> None:
+    """Raise CannotBeBooked for an amount or a name that no column holds."""
+    if (
+        isinstance(news, PaymentArrived | RefundChanged | DisputeChanged)
+        and abs(news.amount_cents) > _MOST_CENTS
+    ):
+        msg = f"It tells of an amount of {len(str(abs(news.amount_cents)))} digits, which no books can hold."
+        raise CannotBeBooked(msg)
+    fields = dataclasses.asdict(news) if news else {}
+    for name, longest in _LONGEST_NAMES.items():
+        if len(fields.get(name, "")) > longest:
+            msg = f"Its {name} has a name of more than {longest} characters."
+            raise CannotBeBooked(msg)
+
+
 def _act(event: WebhookEvent, at: dt.datetime) -> WebhookEvent.Outcome:
-    match news_of(event):
+    news = news_of(event)
+    _refuse_unbookable(news)
+    match news:
         case PaymentArrived() as payment:
             return _take(event, payment, at)
         case PaymentFailed(reference=reference, message=message):

@@ -1,6 +1,6 @@
 """Amounts of money: integers of nano-USD (10⁻⁹ USD), so that a token's price is exact and a sum never drifts."""
 
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import NewType
 
 NanoUSD = NewType("NanoUSD", int)
@@ -42,3 +42,11 @@ def usd_text(amount_nanousd: int) -> str:
 def whole_cents(amount_nanousd: Decimal) -> NanoUSD:
     """Round to a whole cent, half up: what a card can be charged."""
     return NanoUSD(int((amount_nanousd / NANO_PER_CENT).quantize(Decimal(1), ROUND_HALF_UP)) * NANO_PER_CENT)
+
+
+def decimal_or_nan(text: str) -> Decimal:
+    """A number as somebody has written it in a setting; NaN, which every check refuses, where it is none."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return Decimal("NaN")

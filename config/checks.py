@@ -10,9 +10,12 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004 - Django's
 
+from billing import topping_up
+from billing.providers import offering
 from catalog.addresses import parse_networks
 
 _PEPPER_BYTES = 32
+_MOST_NOTICE_DAYS = 3650
 
 
 @register(Tags.security)
@@ -84,10 +87,45 @@ def private_networks_are_networks(app_configs: Sequence[AppConfig] | None, **_: 
 
 
 @register(Tags.security)
+def providers_are_known(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    """A slip of the pen would otherwise be found by the first who wants to buy."""
+    known = offering.known()
+    problems: list[CheckMessage] = []
+    for slug in offering.unknown():
+        meant = [name for name in known if name == slug.strip().lower()]
+        problems.append(
+            Error(
+                f"TOPUP_PROVIDERS names {slug!r}, which is no payment provider.",
+                hint=f"Write {meant[0]}." if meant else f"Known are: {', '.join(known)}.",
+                id="tollgate.E009",
+            )
+        )
+    return problems
+
+
+@register(Tags.security)
+def amounts_make_sense(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    """What can be bought at once, and how long before credit expires its account is told."""
+    problems: list[CheckMessage] = []
+    if problem := topping_up.limits_problem():
+        problems.append(Error(problem, id="tollgate.E010"))
+    if not 0 <= settings.PROMOTION_NOTICE_DAYS <= _MOST_NOTICE_DAYS:
+        problems.append(
+            Error(
+                "PROMOTION_NOTICE_DAYS is not a number of days.",
+                hint=f"Give a whole number from 0 (nobody is told) to {_MOST_NOTICE_DAYS}.",
+                id="tollgate.E011",
+            )
+        )
+    return problems
+
+
+@register(Tags.security)
 def refunds_and_receipts_make_sense(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
     """More than a fee cannot be given back, and a font that is missing would be missed when a receipt is mailed."""
     problems: list[CheckMessage] = []
-    if not 0 <= settings.REFUND_FEE_SHARE <= 1:
+    share = settings.REFUND_FEE_SHARE
+    if not share.is_finite() or not 0 <= share <= 1:
         problems.append(
             Error("REFUND_FEE_SHARE is not a number from 0 to 1.", hint="0.5 is half.", id="tollgate.E007")
         )

@@ -6,11 +6,12 @@ default.
 """
 
 import re
-from decimal import Decimal
 from pathlib import Path
 
 import environ
 from csp.constants import NONE, SELF
+
+from catalog.money import decimal_or_nan
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -179,8 +180,8 @@ KEY_PEPPERS = env.list("KEY_PEPPERS")
 # mode unless SANDBOX_PAYMENTS_ALLOWED says that this is meant.
 TOPUP_PROVIDERS = env.list("TOPUP_PROVIDERS", default=["sandbox"] if EMBEDDED else [])
 SANDBOX_PAYMENTS_ALLOWED = env.bool("SANDBOX_PAYMENTS_ALLOWED", default=EMBEDDED)
-TOPUP_MINIMUM_USD = Decimal(env.str("TOPUP_MINIMUM_USD", default="5"))
-TOPUP_MAXIMUM_USD = Decimal(env.str("TOPUP_MAXIMUM_USD", default="10000"))
+TOPUP_MINIMUM_USD = decimal_or_nan(env.str("TOPUP_MINIMUM_USD", default="5"))
+TOPUP_MAXIMUM_USD = decimal_or_nan(env.str("TOPUP_MAXIMUM_USD", default="10000"))
 STRIPE_SECRET_KEY = env.str("STRIPE_SECRET_KEY", default="")
 # Several during a rotation: what any of them has signed is believed.
 STRIPE_WEBHOOK_SECRETS = env.list("STRIPE_WEBHOOK_SECRETS", default=[])
@@ -195,7 +196,7 @@ SELLER_TAX_ID = env.str("SELLER_TAX_ID", default="")
 # TTF files for letters that the receipts' own font lacks.
 RECEIPT_FONTS = env.list("RECEIPT_FONTS", default=[])
 # What of a refunded credit's fee goes back as well: 1 is all of its share, 0 nothing.
-REFUND_FEE_SHARE = Decimal(env.str("REFUND_FEE_SHARE", default="1"))
+REFUND_FEE_SHARE = decimal_or_nan(env.str("REFUND_FEE_SHARE", default="1"))
 
 # --- Gateway -----------------------------------------------------------------------------------------------
 

@@ -134,6 +134,7 @@ def audit() -> None:
     """
     report = auditing.audit_ledger(at=timezone.now())
     chain = verifying.verify_chain()
+    verifying.remember(chain, at=report.at)
     found = [*([chain.broken] if chain.broken else []), *report.discrepancies]
     if not found:
         logger.info("the books agree; the head of the ledger is %d:%s", chain.verified, chain.head_hash)

@@ -8,7 +8,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from accounts.models import User
-from billing import told_early, topping_up, unmatched, webhooks
+from billing import crediting, told_early, topping_up, unmatched, webhooks
 from billing.admin import asking
 from billing.admin.closing import in_words
 from billing.admin.read_only import usd
@@ -103,7 +103,7 @@ def _is_resolved(request: HttpRequest, actor: User, form: ResolveForm, payment: 
             webhooks.process_told_early(provider=payment.provider, payment=payment.payment, at=timezone.now())
     except unmatched.AlreadyResolved:
         messages.info(request, "Somebody has resolved this payment already.")
-    except (unmatched.CannotBeCredited, topping_up.PaidOtherwise) as refused:
+    except (unmatched.CannotBeCredited, topping_up.PaidOtherwise, crediting.WalletFull) as refused:
         form.add_error("account", str(refused))
         return False
     return True

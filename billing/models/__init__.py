@@ -5,16 +5,23 @@ from billing.models.balance_alerts import BalanceAlert
 from billing.models.budgets import Budget
 from billing.models.details import BillingDetails
 from billing.models.disputes import Dispute
-from billing.models.ledger import ChainHead, LedgerAccount, LedgerTransaction, Posting
+from billing.models.ledger import AuditedHead, ChainHead, LedgerAccount, LedgerTransaction, Posting
 from billing.models.methods import SavedPaymentMethod
 from billing.models.promotions import PromotionalCredit, WithheldCredit
 from billing.models.receipts import Receipt, ReceiptNumbers
 from billing.models.refunds import Refund
 from billing.models.topups import TopUp
 from billing.models.wallets import GatewayProcess, Hold, Wallet
-from billing.models.webhooks import PaymentReport, UnmatchedPayment, WebhookEvent
+from billing.models.webhooks import (
+    PaymentClosing,
+    PaymentReport,
+    RefundReport,
+    UnmatchedPayment,
+    WebhookEvent,
+)
 
 __all__ = [
+    "AuditedHead",
     "AutoTopUp",
     "BalanceAlert",
     "BillingDetails",
@@ -25,12 +32,14 @@ __all__ = [
     "Hold",
     "LedgerAccount",
     "LedgerTransaction",
+    "PaymentClosing",
     "PaymentReport",
     "Posting",
     "PromotionalCredit",
     "Receipt",
     "ReceiptNumbers",
     "Refund",
+    "RefundReport",
     "SavedPaymentMethod",
     "TopUp",
     "UnmatchedPayment",

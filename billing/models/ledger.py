@@ -96,6 +96,22 @@ class Posting(models.Model):
         return f"{self.amount_nanousd} nano-USD to {self.ledger_account_id}"
 
 
+class AuditedHead(models.Model):
+    """The end of the chain as an audit has seen it, whole: every later audit looks for that transaction."""
+
+    number = models.BigIntegerField()
+    hash = models.CharField(max_length=64)
+    seen_at = models.DateTimeField()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["number", "hash"], name="audited_head_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.number}:{self.hash}"
+
+
 class ChainHead(models.Model):
     """The end of the ledger's chain, in one row: its lock is the turn to post, and a tail cut off is missed by it."""
 

@@ -104,6 +104,30 @@ class PaymentReport(models.Model):
         return _amount(self.amount_cents, self.currency)
 
 
+class RefundReport(models.Model):
+    """That a provider has said of a refund how it stands: in a webhook, when it was asked, or when it gave back.
+
+    Written with the change that it makes, once for each thing that was said; the database refuses to change it.
+    """
+
+    # `Refund.reference`, which is ours and unique.
+    reference = models.CharField(max_length=120)
+    # The provider's name for it.
+    refund = models.CharField(max_length=120)
+    status = models.CharField(max_length=16)
+    said_at = models.DateTimeField()
+    # Of a refund from before this was written down: nothing but itself says so.
+    is_assumed = models.BooleanField(default=False)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["reference", "refund", "status"], name="refund_report_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"report of refund {self.refund}"
+
+
 class UnmatchedPayment(OperatorsMailDue):
     """Money that a provider says has come, and that fits no top-up: a person decides. Nothing was credited."""
 
@@ -140,6 +164,27 @@ class UnmatchedPayment(OperatorsMailDue):
     def amount(self) -> str:
         """What came, to read."""
         return _amount(self.amount_cents, self.currency)
+
+
+class PaymentClosing(models.Model):
+    """That an operator has closed an unmatched payment with a note, and nothing was credited for it.
+
+    Written by the act itself; the database refuses to change it. So that it stays, the operator is a number.
+    """
+
+    provider = models.CharField(max_length=20)
+    payment = models.CharField(max_length=120)
+    closed_at = models.DateTimeField()
+    operator_id = models.BigIntegerField(null=True)
+    note = models.CharField(max_length=300)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["provider", "payment"], name="payment_closing_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"closing of payment {self.payment}"
 
 
 def _amount(cents: int, currency: str) -> str:

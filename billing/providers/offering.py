@@ -3,7 +3,6 @@
 import datetime as dt
 
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
 
 from billing.providers.provider import PaymentProvider
 from billing.providers.sandbox import SANDBOX
@@ -16,13 +15,19 @@ _KNOWN: dict[str, PaymentProvider] = {provider.slug: provider for provider in (S
 def configured() -> list[PaymentProvider]:
     """The providers that the operator offers, in the order of TOPUP_PROVIDERS. None: nobody can buy credit.
 
-    Raises ImproperlyConfigured for a slug that is not a provider's.
+    A start with a name that is no provider's is refused; no page fails over it.
     """
-    unknown = [slug for slug in settings.TOPUP_PROVIDERS if slug not in _KNOWN]
-    if unknown:
-        msg = f"TOPUP_PROVIDERS names {', '.join(unknown)}; known are: {', '.join(_KNOWN)}"
-        raise ImproperlyConfigured(msg)
-    return [_KNOWN[slug] for slug in settings.TOPUP_PROVIDERS]
+    return [_KNOWN[slug] for slug in settings.TOPUP_PROVIDERS if slug in _KNOWN]
+
+
+def unknown() -> list[str]:
+    """What TOPUP_PROVIDERS names and is no provider."""
+    return [slug for slug in settings.TOPUP_PROVIDERS if slug not in _KNOWN]
+
+
+def known() -> list[str]:
+    """What TOPUP_PROVIDERS may name."""
+    return list(_KNOWN)
 
 
 def longest_call() -> dt.timedelta:

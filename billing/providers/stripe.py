@@ -127,7 +127,15 @@ class StripeProvider:
                 msg = "a test event for a live key, or the other way round"
                 raise WebhookNotGenuine(msg)
             return stripe_objects.message_of(event)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+            OverflowError,
+            OSError,
+        ) as error:
             msg = f"not an event as Stripe writes them: {type(error).__name__}"
             raise WebhookNotGenuine(msg) from error
 

@@ -33,7 +33,7 @@ def buy(request: AccountRequest) -> HttpResponse:
     Nobody gets there without having seen the total: a form that does not carry the right one is asked again.
     """
     offered = offering.configured()
-    if not offered:
+    if not offered or topping_up.limits_problem():
         return render(request, "billing/buy_unavailable.html")
     plan = request.account.plan
     if request.method != "POST":
@@ -47,15 +47,19 @@ def buy(request: AccountRequest) -> HttpResponse:
     if form.cleaned_data["seen_total"] != form.quote.total_nanousd // NANO_PER_CENT:
         context = {"form": form, "provider": form.chosen, **_as_shown(form.quote)}
         return render(request, "billing/buy_confirm.html", context)
-    topup = topping_up.start(
-        account=request.account,
-        actor=request.user,
-        credit_nanousd=form.quote.credit_nanousd,
-        provider=form.chosen.slug,
-        at=timezone.now(),
-        saves_method=form.keeps_method,
-        submission=form.submission,
-    )
+    try:
+        topup = topping_up.start(
+            account=request.account,
+            actor=request.user,
+            credit_nanousd=form.quote.credit_nanousd,
+            provider=form.chosen.slug,
+            at=timezone.now(),
+            saves_method=form.keeps_method,
+            submission=form.submission,
+        )
+    except topping_up.AmountNotOffered as refused:
+        form.add_error("credit", str(refused))
+        return _buy_page(request, form, status=422)
     return _to_payment(request, topup, form)
 
 

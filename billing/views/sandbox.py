@@ -7,7 +7,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
 
 from accounts.acting import AccountRequest, acting_account_required
-from billing import topping_up
+from billing import crediting, topping_up
 from billing.models import TopUp
 from billing.providers import offering
 from billing.providers.sandbox import CARD, DECLINED_CARD, SANDBOX, is_page_open, payment_of
@@ -30,9 +30,12 @@ def sandbox_pay(request: AccountRequest, reference: str) -> HttpResponse:
     topup = _sandbox_topup(request, reference)
     if is_page_open(topup=topup):
         card = DECLINED_CARD if request.POST.get("card") == DECLINED_CARD.method else CARD
-        topping_up.take(
-            provider=topup.provider, payment=payment_of(topup=topup, method=card), at=timezone.now()
-        )
+        try:
+            topping_up.take(
+                provider=topup.provider, payment=payment_of(topup=topup, method=card), at=timezone.now()
+            )
+        except crediting.WalletFull as full:
+            messages.error(request, str(full))
     return redirect("billing:return", topup.pk)
 
 

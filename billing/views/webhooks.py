@@ -41,6 +41,11 @@ def webhook(request: HttpRequest, provider: str) -> HttpResponse:
     except WebhookNotGenuine as problem:
         logger.warning("a webhook of %s was refused: %s", provider, problem)
         return _plain("not genuine", status=400)
+    if not webhooks.can_be_kept(message):
+        logger.warning(
+            "a webhook of %s was refused: it has characters that cannot be kept, or too many", provider
+        )
+        return _plain("cannot be kept", status=400)
     event = webhooks.record(provider=provider, message=message, at=timezone.now())
     if event.outcome == WebhookEvent.Outcome.WAITING:
         # Whatever is wrong with the queue, it is recorded, and the sweep finds it.

@@ -9,7 +9,7 @@ from pytest_django import Settings
 from time_machine import travel
 
 from accounts.models import Plan
-from billing import looking_up, topping_up
+from billing import looking_up, topping_up, wallets
 from billing.models import TopUp, Wallet
 from billing.providers.sandbox import SANDBOX
 from tests import factories
@@ -242,3 +242,43 @@ def test_payments_need_a_post_with_a_csrf_token(act: str) -> None:
     assert strict.post(address).status_code == 403
     topup.refresh_from_db()
     assert topup.status == "pending"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("least", "most"), [("NaN", "100"), ("-1", "100"), ("10", "5")])
+def test_settings_that_make_no_sense_are_no_error_of_the_page(
+    settings: Settings, least: str, most: str
+) -> None:
+    client = sign_in(factories.make_account())
+    settings.TOPUP_MINIMUM_USD, settings.TOPUP_MAXIMUM_USD = Decimal(least), Decimal(most)
+    assert "Credit cannot be bought here yet" in text_of(client, "/billing/buy/")
+
+
+@pytest.mark.django_db
+def test_a_provider_that_is_misspelt_is_no_error_of_the_page(settings: Settings) -> None:
+    client = sign_in(factories.make_account())
+    settings.TOPUP_PROVIDERS = ["paypal", "Stripe"]
+    assert "Credit cannot be bought here yet" in text_of(client, "/billing/buy/")
+
+
+@pytest.mark.django_db
+def test_who_has_as_much_as_a_wallet_holds_reads_so_and_pays_nothing() -> None:
+    account = factories.make_account()
+    client = sign_in(account)
+    Wallet.objects.update_or_create(account=account, defaults={"balance_nanousd": wallets.MOST_NANOUSD})
+    answer = client.post("/billing/buy/", {"credit": "20", "seen_total": "2500"})
+    assert answer.status_code == 422
+    assert "A wallet holds at most $1,000,000,000.00" in answer.text
+    assert not TopUp.objects.exists()
+
+
+@pytest.mark.django_db
+def test_a_page_whose_payment_no_longer_fits_into_the_wallet_says_so() -> None:
+    account = factories.make_account()
+    client = sign_in(account)
+    client.post("/billing/buy/", {"credit": "20", "seen_total": "2500"})
+    topup = TopUp.objects.get()
+    Wallet.objects.update_or_create(account=account, defaults={"balance_nanousd": wallets.MOST_NANOUSD})
+    answer = client.post(f"/billing/sandbox/{topup.provider_reference}/pay/", follow=True)
+    assert "A wallet holds at most $1,000,000,000.00" in answer.text
+    assert TopUp.objects.get().status == "pending"

@@ -11,7 +11,7 @@ from pytest_django import Settings
 from time_machine import travel
 
 from accounts.models import AuditEvent, User
-from billing import told_early, unmatched, webhooks
+from billing import told_early, topping_up, unmatched, webhooks
 from billing.models import Dispute, PaymentReport, TopUp, UnmatchedPayment, Wallet, WebhookEvent
 from billing.providers.provider import (
     DisputeChanged,
@@ -303,9 +303,15 @@ def test_where_it_is_credited_after_all_it_is_taken_up_again() -> None:
     payment, account = unmatched_payment(), factories.make_account()
     tell(RefundChanged("re_1", "", "pi_1", 2500, "usd", "succeeded"))
     unmatched.resolve(unmatched=payment, actor=account.members.get(), text="not ours", at=factories.now())
-    UnmatchedPayment.objects.update(resolved_at=None)
-    payment.refresh_from_db()
-    unmatched.credit(unmatched=payment, account=account, actor=account.members.get(), text="ours", at=AT)
+    topup = topping_up.start(account=account, actor=None, credit_nanousd=20 * USD, provider="sandbox", at=AT)
+    paid = topping_up.finish(
+        provider="sandbox",
+        reference=topup.provider_reference,
+        paid_total_nanousd=25 * USD,
+        payment="pi_1",
+        at=AT,
+    )
+    unmatched.found(topup=paid, at=AT)
     webhooks.process_told_early(provider="sandbox", payment="pi_1", at=factories.now())
     assert Wallet.objects.get(account=account).balance_nanousd == 0
     check_books(idle=True)

@@ -151,10 +151,10 @@ def test_the_database_refuses_an_unbalanced_transaction_when_it_commits(amounts:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_database_refuses_another_posting_that_unbalances_an_old_transaction() -> None:
+def test_the_database_refuses_another_posting_of_an_old_transaction() -> None:
     posted = post(factories.make_account())
     promotions = LedgerAccount.objects.get(kind=Kind.PROMOTIONS)
-    with pytest.raises(IntegrityError, match="postings that sum to"):
+    with pytest.raises(IntegrityError, match="gets no further postings"):
         Posting.objects.create(transaction=posted, ledger_account=promotions, amount_nanousd=1)
 
 

@@ -8,9 +8,9 @@ from django.db import IntegrityError, connection, transaction
 from django.db.models import ProtectedError
 
 from accounts.models import Account
-from billing import reports
+from billing import crediting, reports, unmatched, verifying, webhooks
 from billing.models import Posting
-from billing.providers.provider import PaymentArrived
+from billing.providers.provider import PaymentArrived, WebhookMessage
 from tests import factories
 from tests.usage import rows
 from usage import posting, rollups
@@ -20,7 +20,15 @@ AT = dt.datetime(2026, 3, 4, 15, 30, tzinfo=dt.UTC)
 HOUR = dt.timedelta(hours=1)
 _LEDGER = ("billing_posting", "billing_ledgertransaction", "billing_ledgeraccount", "billing_chainhead")
 _USAGE = ("usage_usagerecord", "usage_hourlyusage")
-_EVIDENCE = ("billing_promotionalcredit", "billing_paymentreport")
+_EVIDENCE = (
+    "billing_promotionalcredit",
+    "billing_paymentreport",
+    "billing_refundreport",
+    "billing_paymentclosing",
+    "billing_unmatchedpayment",
+    "billing_webhookevent",
+    "billing_auditedhead",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -122,6 +130,77 @@ def test_what_the_audit_holds_against_the_ledger_stays(account: Account, stateme
         run(statement)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "expires_at = now() + interval '1 year'",
+        "amount_nanousd = amount_nanousd * 2",
+        "charged_before_nanousd = 1",
+        "granted_at = now()",
+        "account_id = account_id + 1",
+        "transaction_id = transaction_id + 1",
+    ],
+)
+def test_the_terms_of_granted_credit_stay(change: str) -> None:
+    with pytest.raises(IntegrityError, match="is immutable: UPDATE refused"):
+        run(f"UPDATE billing_promotionalcredit SET {change}")  # noqa: S608
+
+
+def test_what_is_left_of_one_grant_cannot_be_moved_to_another(account: Account) -> None:
+    crediting.grant(
+        account=account, amount_nanousd=50, reason="another", actor=None, at=AT, reference="another"
+    )
+    run(
+        "UPDATE billing_promotionalcredit SET remaining_nanousd = remaining_nanousd - 7 WHERE amount_nanousd = 50"
+    )
+    with pytest.raises(IntegrityError, match="gets back more than was withheld of it"):
+        run("UPDATE billing_promotionalcredit SET remaining_nanousd = remaining_nanousd + 7")
+
+
+@pytest.mark.parametrize(
+    ("what", "statement"),
+    [
+        ("unmatchedpayment", "DELETE FROM billing_unmatchedpayment"),
+        ("unmatchedpayment", "UPDATE billing_unmatchedpayment SET amount_cents = 1"),
+        ("unmatchedpayment", "UPDATE billing_unmatchedpayment SET resolved_at = NULL"),
+        ("unmatchedpayment", "UPDATE billing_unmatchedpayment SET note = 'another'"),
+        ("webhookevent", "DELETE FROM billing_webhookevent"),
+        ("webhookevent", "UPDATE billing_webhookevent SET news = '{}'"),
+        ("paymentclosing", "DELETE FROM billing_paymentclosing"),
+        ("paymentclosing", "UPDATE billing_paymentclosing SET note = 'another'"),
+    ],
+)
+def test_what_was_told_of_a_payment_and_how_it_was_closed_stays(
+    account: Account, what: str, statement: str
+) -> None:
+    stray = PaymentArrived(reference="r", payment="p", amount_cents=5, currency="usd")
+    told = WebhookMessage(event="evt_1", type="payment", occurred_at=AT, news=stray)
+    event = webhooks.record(provider="stripe", message=told, at=AT)
+    kept = unmatched.note(provider="stripe", payment=stray, why="it fits nothing", event=event, at=AT)
+    unmatched.resolve(unmatched=kept, actor=account.members.get(), text="given back", at=AT)
+    with pytest.raises(IntegrityError, match=f"billing_{what} is immutable"):
+        run(statement)
+
+
+@pytest.mark.parametrize(
+    "statement", ["DELETE FROM billing_auditedhead", "UPDATE billing_auditedhead SET number = 1"]
+)
+def test_what_an_audit_has_seen_stays(statement: str) -> None:
+    verifying.remember(verifying.verify_chain(), at=AT)
+    with pytest.raises(IntegrityError, match="billing_auditedhead is immutable"):
+        run(statement)
+
+
+def test_a_transaction_gets_no_postings_later(account: Account) -> None:
+    """Not even ones that sum to zero: they come with their transaction, before the head of the chain stands on it."""
+    with pytest.raises(IntegrityError, match="gets no further postings"):
+        run(
+            "INSERT INTO billing_posting (transaction_id, ledger_account_id, amount_nanousd)"
+            " SELECT transaction_id, ledger_account_id, sign * 7 FROM billing_posting, (VALUES (1), (-1)) AS s (sign)"
+            " WHERE amount_nanousd < 0"
+        )
+
+
 def test_what_says_nothing_of_money_may_be_forgotten() -> None:
     run("UPDATE usage_usagerecord SET ip_address = NULL, user_agent = ''")
     run("DELETE FROM usage_usagerecord WHERE allowance_tokens = 120")
@@ -154,12 +233,14 @@ def test_an_account_with_a_ledger_is_not_deleted(account: Account) -> None:
     [
         "billing.migrations.0009_ledger_chain",
         "billing.migrations.0017_both_ways",
+        "billing.migrations.0020_what_stays",
         "usage.migrations.0005_posted_usage_stays",
     ],
 )
 def test_the_guards_can_be_taken_back_and_put_up_again(name: str) -> None:
     migration = import_module(name)
     if name.endswith("ledger_chain"):
+        run(import_module("billing.migrations.0020_what_stays").REVERSE)
         run(import_module("billing.migrations.0013_receipts_are_kept").REVERSE)
         run(import_module("billing.migrations.0017_both_ways").REVERSE)
         run(import_module("usage.migrations.0005_posted_usage_stays").REVERSE)

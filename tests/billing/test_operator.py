@@ -141,6 +141,21 @@ def test_a_grant_that_makes_no_sense_is_refused(operator: Client, amount: str, r
     assert not LedgerTransaction.objects.exists()
 
 
+@pytest.mark.parametrize("confirmed", [{}, {"confirmed": "yes"}])
+def test_a_grant_that_no_wallet_can_hold_is_refused_with_what_it_can(
+    operator: Client, confirmed: dict[str, str]
+) -> None:
+    account = factories.make_account(credit="950000000")
+    address = reverse("admin:billing_wallet_grant", args=[account.pk])
+    form = {"amount": "100,000,000", "reason": "too much", "token": TOKEN, **confirmed}
+    response = operator.post(address, form)
+    assert response.status_code == 422
+    said = "A wallet holds at most $1,000,000,000.00; this one has room for $50,000,000.00 more."
+    assert said in response.text
+    assert operator.post(address, {**form, "amount": "50,000,000", "confirmed": "yes"}).status_code == 302
+    check_books()
+
+
 def test_a_grant_to_nobody_is_not_found(operator: Client) -> None:
     assert operator.get(reverse("admin:billing_wallet_grant", args=[0])).status_code == 404
 
@@ -206,6 +221,7 @@ def test_credit_that_the_plan_does_not_spend_is_pointed_out() -> None:
         (["ada@example.com", "--credit=-5"], "--credit -5"),
         (["ada@example.com", "--credit", "0.001"], "--credit 0.001"),
         (["ada@example.com", "--credit", "Infinity"], "--credit Infinity"),
+        (["ada@example.com", "--credit", "1e30"], "from 0 to 100000000"),
     ],
 )
 def test_an_account_that_cannot_be_made_says_why(arguments: list[str], problem: str) -> None:

@@ -4,15 +4,15 @@ import datetime as dt
 from decimal import Decimal
 
 import pytest
-from django.core.exceptions import ImproperlyConfigured
 from django.db import IntegrityError, transaction
 from pytest_django import Settings
 
 from accounts.models import Account, AuditEvent, Plan
-from billing import crediting, ledger, topping_up
+from billing import crediting, ledger, topping_up, wallets
 from billing.models import LedgerTransaction, TopUp, Wallet
 from billing.providers import offering
-from billing.providers.sandbox import SANDBOX
+from billing.providers.sandbox import SANDBOX, payment_of
+from catalog.money import decimal_or_nan
 from tests import factories
 from tests.concurrency import in_parallel
 from tests.invariants import check_books
@@ -249,10 +249,56 @@ def test_the_database_refuses_a_top_up_that_makes_no_sense(fields: dict[str, obj
         TopUp.objects.filter(pk=topup.pk).update(**fields)
 
 
-def test_a_provider_nobody_knows_is_refused_by_its_name(settings: Settings) -> None:
-    settings.TOPUP_PROVIDERS = ["sandbox", "shells"]
-    with pytest.raises(ImproperlyConfigured, match="shells; known are: sandbox"):
-        offering.configured()
+def test_a_provider_nobody_knows_is_told_of_by_its_name_and_offered_to_nobody(settings: Settings) -> None:
+    settings.TOPUP_PROVIDERS = ["Sandbox", "sandbox", "shells"]
+    assert offering.configured() == [SANDBOX]
+    assert offering.unknown() == ["Sandbox", "shells"]
+
+
+@pytest.mark.django_db
+def test_a_wallet_that_is_full_sells_no_more_and_takes_no_more() -> None:
+    account = factories.make_account()
+    topup, other = start(account), start(account)
+    Wallet.objects.update_or_create(
+        account=account, defaults={"balance_nanousd": wallets.MOST_NANOUSD - 25 * USD}
+    )
+    pay = {"provider": "sandbox", "at": AT}
+    payments = [payment_of(topup=each) for each in (topup, other)]
+    topping_up.take(payment=payments[0], **pay)  # type: ignore[arg-type]
+    with pytest.raises(
+        crediting.WalletFull, match=r"at most \$1,000,000,000.00; this one has room for \$5.00 more"
+    ):
+        topping_up.take(payment=payments[1], **pay)  # type: ignore[arg-type]
+    with pytest.raises(topping_up.AmountNotOffered, match="A wallet holds at most"):
+        start(account)
+    assert TopUp.objects.get(pk=other.pk).status == "pending"
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "problem"),
+    [
+        ("NaN", "100", "TOPUP_MINIMUM_USD must be"),
+        ("five", "100", "TOPUP_MINIMUM_USD must be"),
+        ("-1", "100", "TOPUP_MINIMUM_USD must be"),
+        ("0", "100", "TOPUP_MINIMUM_USD must be"),
+        ("0.001", "100", "TOPUP_MINIMUM_USD must be"),
+        ("5", "Infinity", "TOPUP_MAXIMUM_USD must be"),
+        ("5", "100000000.01", "TOPUP_MAXIMUM_USD must be"),
+        ("5", "1e30", "TOPUP_MAXIMUM_USD must be"),
+        ("5.01", "5", "the minimum must not be the larger one"),
+        ("5", "5", ""),
+        ("0.01", "1e8", ""),
+    ],
+)
+def test_limits_that_make_no_sense_sell_nothing_and_say_what_to_write(
+    settings: Settings, least: str, most: str, problem: str
+) -> None:
+    settings.TOPUP_MINIMUM_USD, settings.TOPUP_MAXIMUM_USD = decimal_or_nan(least), decimal_or_nan(most)
+    assert problem in topping_up.limits_problem()
+    assert bool(problem) == bool(topping_up.limits_problem())
+    if problem:
+        with pytest.raises(topping_up.AmountNotOffered, match="has to correct its settings"):
+            topping_up.quote(credit_nanousd=20 * USD, fee_rate=Decimal("0.25"))
 
 
 def test_only_what_the_operator_offers_is_configured(settings: Settings) -> None:

@@ -20,9 +20,11 @@ from tests.invariants import check_books
 AT = factories.now()
 
 
-def make(*, cents: int = 2500, reference: str = "", currency: str = "usd") -> UnmatchedPayment:
+def make(
+    *, cents: int = 2500, reference: str = "", currency: str = "usd", provider: str = "stripe"
+) -> UnmatchedPayment:
     payment = PaymentArrived(reference=reference, payment="pi_1", amount_cents=cents, currency=currency)
-    return unmatched.note(provider="stripe", payment=payment, why="it fits nothing", event=None, at=AT)
+    return unmatched.note(provider=provider, payment=payment, why="it fits nothing", event=None, at=AT)
 
 
 def credit(payment: UnmatchedPayment, account: Account) -> TopUp:
@@ -141,8 +143,7 @@ def test_the_operator_credits_it_in_the_admin(client: Client, fake_stripe: FakeS
 def test_the_operator_reads_which_top_up_a_payment_pays_and_what_is_in_the_way(client: Client) -> None:
     sign_in_operator(client)
     topup = make_topup(factories.make_account(), is_paid=False)
-    payment = make(reference=topup.provider_reference)
-    UnmatchedPayment.objects.update(provider=topup.provider)
+    payment = make(reference=topup.provider_reference, provider=topup.provider)
     address = f"/admin/billing/unmatchedpayment/{payment.pk}/resolve/"
     form = {"account": topup.account_id, "note": "x"}
     assert f"It pays top-up {topup.pk}: $25.00, of which $5.00 is the fee." in client.post(address, form).text

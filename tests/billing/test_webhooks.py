@@ -4,6 +4,7 @@ import json
 import time
 
 import pytest
+from django.core.mail import EmailMessage
 from django.test import Client
 from pytest_django import Settings
 
@@ -17,6 +18,7 @@ from billing.models import (
     WebhookEvent,
 )
 from billing.providers.provider import PaymentArrived, WebhookMessage
+from billing.tasks import payments
 from tests import factories
 from tests.billing.fake_stripe import DECLINED_LATER, GOOD, SLOW_BANK, FakeStripe
 from tests.billing.paying import USD, check_out, start
@@ -104,6 +106,63 @@ def test_what_was_signed_more_than_five_minutes_ago_is_refused(telling_stripe: F
 def test_what_is_no_event_is_refused_though_it_is_signed(telling_stripe: FakeStripe, told: object) -> None:
     body = json.dumps(told).encode()
     assert telling_stripe.post(body, signature=telling_stripe.signature(body)) == 400
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "evt_\0"},
+        {"id": "evt_\ud800"},
+        {"id": "e" * 121},
+        {"type": "t" * 81},
+        {"created": 10**30},
+    ],
+)
+def test_an_event_that_cannot_be_kept_is_refused_though_it_is_signed(
+    telling_stripe: FakeStripe, change: dict[str, object]
+) -> None:
+    paid(telling_stripe)
+    event = telling_stripe.events[0]
+    assert telling_stripe.deliver({**event, **change}) == 400
+    for field in ({"currency": "us\0"}, {"id": "p" * 1001}):
+        payment = {**event["data"]["object"], **field}
+        assert telling_stripe.deliver({**event, "data": {"object": payment}}) == 400
+    assert not WebhookEvent.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"amount_received": 10**30}, "It tells of an amount of 31 digits, which no books can hold."),
+        ({"amount_received": -(10**30)}, "It tells of an amount of 31 digits, which no books can hold."),
+        ({"currency": "dollars"}, "Its currency has a name of more than 3 characters."),
+        ({"id": "p" * 121}, "Its payment has a name of more than 120 characters."),
+    ],
+)
+def test_an_event_that_no_books_can_hold_is_told_to_the_operators_at_once(
+    telling_stripe: FakeStripe,
+    settings: Settings,
+    mailoutbox: list[EmailMessage],
+    change: dict[str, object],
+    problem: str,
+) -> None:
+    settings.OPERATOR_EMAILS = ["operator@example.com"]
+    topup = paid(telling_stripe)
+    event = telling_stripe.events[0]
+    payment = {**event["data"]["object"], **change}
+    assert telling_stripe.deliver({**event, "data": {"object": payment}}) == 200
+    waiting = WebhookEvent.objects.get()
+    webhooks.process(event=waiting, at=factories.now())
+    waiting.refresh_from_db()
+    assert (waiting.outcome, waiting.problem) == ("waiting", problem)
+    payments.mail_waiting_events()
+    # Once, however often it is tried again.
+    webhooks.process(event=waiting, at=factories.now())
+    payments.mail_waiting_events()
+    (mail,) = mailoutbox
+    assert problem in mail.body
+    assert balance(topup) == 0
+    check_books(idle=True)
 
 
 def test_play_money_does_not_become_credit_under_a_live_key(

@@ -3,12 +3,14 @@
 from decimal import Decimal
 
 import pytest
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
 from pytest_django import Settings
 
 from config import checks
 
 
-@pytest.mark.parametrize("share", ["-0.1", "1.01", "25"])
+@pytest.mark.parametrize("share", ["-0.1", "1.01", "25", "NaN", "Infinity"])
 def test_a_share_of_the_fee_that_is_none_is_refused(settings: Settings, share: str) -> None:
     settings.REFUND_FEE_SHARE = Decimal(share)
     assert [found.id for found in checks.refunds_and_receipts_make_sense(None)] == ["tollgate.E007"]
@@ -23,3 +25,41 @@ def test_a_font_that_is_missing_is_refused_by_its_path(settings: Settings) -> No
 def test_what_makes_sense_is_accepted(settings: Settings) -> None:
     settings.RECEIPT_FONTS = [str(settings.BASE_DIR / "node_modules/dejavu-fonts-ttf/ttf/DejaVuSerif.ttf")]
     assert checks.refunds_and_receipts_make_sense(None) == []
+
+
+@pytest.mark.parametrize(
+    ("slugs", "said", "hint"),
+    [
+        (["sandbox", "Stripe"], "TOPUP_PROVIDERS names 'Stripe'", "Write stripe."),
+        (["stripe", " sandbox"], "TOPUP_PROVIDERS names ' sandbox'", "Write sandbox."),
+        (["paypal"], "TOPUP_PROVIDERS names 'paypal'", "Known are: sandbox, stripe."),
+    ],
+)
+def test_a_provider_that_is_none_is_refused_by_its_name(
+    settings: Settings, slugs: list[str], said: str, hint: str
+) -> None:
+    settings.TOPUP_PROVIDERS = slugs
+    [found] = checks.providers_are_known(None)
+    assert (found.id, said in found.msg, found.hint) == ("tollgate.E009", True, hint)
+
+
+def test_limits_that_make_no_sense_are_refused(settings: Settings) -> None:
+    settings.TOPUP_MINIMUM_USD = Decimal("NaN")
+    [found] = checks.amounts_make_sense(None)
+    assert (found.id, "TOPUP_MINIMUM_USD must be" in found.msg) == ("tollgate.E010", True)
+
+
+@pytest.mark.parametrize("days", [-1, 3651])
+def test_a_notice_of_no_number_of_days_is_refused(settings: Settings, days: int) -> None:
+    settings.PROMOTION_NOTICE_DAYS = days
+    assert [found.id for found in checks.amounts_make_sense(None)] == ["tollgate.E011"]
+
+
+def test_the_settings_as_they_come_are_accepted() -> None:
+    assert checks.providers_are_known(None) == checks.amounts_make_sense(None) == []
+
+
+def test_a_check_refuses_a_start_and_not_only_a_deployment(settings: Settings) -> None:
+    settings.TOPUP_PROVIDERS = ["Stripe"]
+    with pytest.raises(SystemCheckError, match="Write stripe"):
+        call_command("check")

@@ -1,6 +1,5 @@
 """A completion through the gateway: what the client gets, what it costs, and what is recorded."""
 
-import datetime as dt
 import json
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -13,8 +12,9 @@ from accounts.models import Plan
 from billing.models import Wallet
 from catalog.models import Model
 from gateway import teller as telling
-from tests.factories import make_key
+from tests.factories import make_key, now
 from tests.gateway.conftest import Stage, chat, wait_for
+from tests.usage import rows
 from usage.models import DailyAllowance, UsageRecord
 
 PREMIUM = {"tier": Model.Tier.PREMIUM, "input_price": "5", "output_price": "25", "cached_price": "0.5"}
@@ -108,7 +108,7 @@ def test_an_allowance_that_is_used_up_goes_on_from_credits_where_there_are_some(
     model = stage.model()
     account = stage.account(credit="1")
     issued = make_key(account)
-    DailyAllowance.objects.create(account=account, day=_today(), tokens=200_000)
+    rows.use_allowance(issued.key, at=now(), tokens=200_000)
 
     response = stage.post(issued.secret, chat(model, sandbox={"output_tokens": 20}))
 
@@ -120,7 +120,7 @@ def test_an_allowance_that_is_used_up_refuses_a_free_account_until_midnight(stag
     model = stage.model()
     account = stage.account(plan=Plan.BASIC)
     issued = make_key(account)
-    DailyAllowance.objects.create(account=account, day=_today(), tokens=200_000)
+    rows.use_allowance(issued.key, at=now(), tokens=200_000)
 
     response = stage.post(issued.secret, chat(model))
 
@@ -137,7 +137,7 @@ def test_what_remains_of_an_allowance_limits_the_output(stage: Stage) -> None:
     model = stage.model()
     account = stage.account(plan=Plan.BASIC)
     issued = make_key(account)
-    DailyAllowance.objects.create(account=account, day=_today(), tokens=199_980)
+    rows.use_allowance(issued.key, at=now(), tokens=199_980)
 
     response = stage.post(issued.secret, chat(model))
 
@@ -335,7 +335,3 @@ def test_a_request_without_a_limit_gets_what_the_wallet_affords(stage: Stage) ->
     held = Decimal(response.headers["x-tollgate-held-usd"])
     assert Decimal("0.0018") < held <= Decimal("0.002")
     assert Wallet.objects.get(account=account).held_nanousd == 0
-
-
-def _today() -> dt.date:
-    return dt.datetime.now(dt.UTC).date()

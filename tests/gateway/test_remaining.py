@@ -7,12 +7,12 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from accounts.models import Account, Plan
+from accounts.models import Plan
 from billing.models import Budget
-from tests.factories import make_budget, make_key
+from tests.factories import make_budget, make_key, now
 from tests.gateway import dialects, server
 from tests.gateway.conftest import Stage, chat
-from usage.models import DailyAllowance
+from tests.usage import rows
 
 NAMES = ("limit-requests", "remaining-requests", "limit-tokens", "remaining-tokens")
 
@@ -77,8 +77,8 @@ def test_without_redis_a_get_says_of_the_minute_what_postgresql_knows(
 
 def test_the_basic_plan_is_limited_by_the_minute_and_the_day_and_not_by_money(stage: Stage) -> None:
     model = stage.model()
-    account = stage.account(plan=Plan.BASIC)
-    secret = make_key(account).secret
+    issued = make_key(stage.account(plan=Plan.BASIC))
+    secret = issued.secret
     stage.post(secret, chat(model, max_tokens=10, sandbox={"output_tokens": 7}))
 
     assert remaining(stage, secret) == {
@@ -89,15 +89,11 @@ def test_the_basic_plan_is_limited_by_the_minute_and_the_day_and_not_by_money(st
         "tokens": {"remaining": 200_000 - 10, "limited_by": "daily_allowance"},
         "limited_by": "minute",
     }
-    use_allowance(account, requests=7_195)
+    rows.use_allowance(issued.key, at=now(), requests=7_195)
     assert remaining(stage, secret)["requests"] == {"remaining": 5, "limited_by": "daily_allowance"}
-    use_allowance(account, tokens=200_000)
+    rows.use_allowance(issued.key, at=now(), tokens=200_000)
     assert remaining(stage, secret)["tokens"] == {"remaining": 0, "limited_by": "daily_allowance"}
     assert remaining(stage, secret)["limited_by"] == "daily_allowance"
-
-
-def use_allowance(account: Account, **used: int) -> None:
-    DailyAllowance.objects.filter(account=account).update(**used)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from accounts.models import Plan
 from gateway.windows import duration
 from tests.factories import make_key, now
 from tests.gateway.conftest import Stage, chat
-from usage.models import DailyAllowance, MinuteGap
+from tests.usage import rows
+from usage.models import MinuteGap
 
 
 def test_of_twenty_parallel_requests_ten_a_minute_are_served(stage: Stage) -> None:
@@ -108,7 +109,7 @@ def test_the_refusal_of_an_exhausted_day_shows_the_minute_without_the_request(st
     model = stage.model()
     account = stage.account(plan=Plan.BASIC)
     issued = make_key(account)
-    DailyAllowance.objects.create(account=account, day=now().date(), requests=7_200)
+    rows.use_allowance(issued.key, at=now(), requests=7_200)
 
     refused = [stage.post(issued.secret, chat(model, max_tokens=5)) for _ in range(2)]
 

@@ -12,7 +12,7 @@ from accounts.models import Account
 from billing.models import LedgerAccount, Posting, Wallet
 from catalog.models import Model
 from keys.models import ApiKey
-from usage.models import HourlyUsage, UsageRecord
+from usage.models import DailyAllowance, HourlyUsage, UsageRecord
 
 
 def record_id(at: dt.datetime) -> uuid.UUID:
@@ -28,8 +28,8 @@ def make_record(
 ) -> UsageRecord:
     """A completed request of 100 + 20 tokens that cost and took $0.001 from credits, unless the fields say else.
 
-    A refused one used nothing. The wallet is debited, as a settlement does. Without a price it has the one of which its
-    tokens cost that.
+    A refused one used nothing. The wallet is debited, or the day's allowance drawn on, as a settlement does. Without a
+    price it has the one of which its tokens cost that.
     """
     if fields.get("outcome") == UsageRecord.Outcome.REFUSED:
         fields = {"upstream": "", "input_tokens": 0, "output_tokens": 0, "cost_nanousd": 0, **fields}
@@ -54,6 +54,11 @@ def make_record(
     Wallet.objects.filter(account=account).update(
         balance_nanousd=F("balance_nanousd") - record.charged_nanousd
     )
+    if record.allowance_tokens:
+        day, _is_new = DailyAllowance.objects.get_or_create(account=account, day=at.astimezone(dt.UTC).date())
+        day.requests += 1
+        day.tokens += record.allowance_tokens
+        day.save(update_fields=["requests", "tokens"])
     return record
 
 
@@ -66,6 +71,35 @@ def _prices(cost_nanousd: int, input_tokens: int, output_tokens: int) -> dict[st
     usd_per_mtok = Decimal(cost_nanousd * 1000 // (input_tokens + output_tokens)).scaleb(-6)
     prices = {"input_usd_per_mtok": usd_per_mtok, "output_usd_per_mtok": usd_per_mtok}
     return prices if usd_per_mtok < 10**6 else {}
+
+
+def use_allowance(key: ApiKey, *, at: dt.datetime, requests: int = 1, tokens: int = 0) -> None:
+    """Bring what the key's account has drawn on that day to at least so much, by requests that began at midnight.
+
+    Each of them used a token or more, or the allowance would not have counted it.
+    """
+    midnight = at.astimezone(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    drawn, _is_new = DailyAllowance.objects.get_or_create(account=key.account, day=midnight.date())
+    more = max(1, requests - drawn.requests)
+    used = [1] * (more - 1) + [max(1, tokens - drawn.tokens - (more - 1))]
+    UsageRecord.objects.bulk_create(
+        UsageRecord(
+            id=record_id(midnight),
+            account=key.account,
+            key=key,
+            endpoint="chat/completions",
+            outcome=UsageRecord.Outcome.COMPLETED,
+            status=200,
+            input_tokens=each,
+            allowance_tokens=each,
+            started_at=midnight,
+            ended_at=midnight,
+        )
+        for each in used
+    )
+    drawn.requests += more
+    drawn.tokens += sum(used)
+    drawn.save(update_fields=["requests", "tokens"])
 
 
 def make_hour(

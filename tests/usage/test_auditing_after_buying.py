@@ -1,10 +1,12 @@
 """The audit over receipts, refunds and disputes: one line for each way in which they can be wrong."""
 
+from importlib import import_module
+
 import pytest
 from django.db import connection
 from pytest_django import Settings
 
-from billing.models import Dispute, Receipt, Refund, TopUp, WebhookEvent
+from billing.models import Dispute, Receipt, Refund, RefundReport, TopUp, WebhookEvent
 from tests.billing import test_disputing, test_refunding, test_withheld_credit
 from tests.invariants import check_books
 from usage import auditing
@@ -26,7 +28,14 @@ def topup(db: None, settings: Settings) -> TopUp:
 
 def plant(statement: str) -> list[str]:
     """Run what no code of ours would, past the triggers that would refuse it. What the audit then finds."""
-    tables = ("billing_posting", "billing_ledgertransaction", "billing_receipt")
+    tables = (
+        "billing_posting",
+        "billing_ledgertransaction",
+        "billing_receipt",
+        "billing_promotionalcredit",
+        "billing_refundreport",
+        "billing_webhookevent",
+    )
     with connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         for table in tables:
@@ -113,7 +122,40 @@ def test_a_refund_of_another_amount_than_was_booked_is_found() -> None:
 
 def test_a_refund_that_failed_and_was_not_posted_back_is_found() -> None:
     found = plant("UPDATE billing_refund SET status = 'failed'")
-    assert [line.partition(", ")[2].partition(":")[0] for line in found] == ["credit", "fee", "paid back"]
+    assert [line.partition(", ")[2].partition(":")[0] for line in found[:3]] == ["credit", "fee", "paid back"]
+    assert found[3].endswith(
+        "its company has said of it succeeded as sandbox-r-1, and it is failed as sandbox-r-1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("statement", "said", "status"),
+    [
+        ("UPDATE billing_refund SET status = 'pending', ended_at = NULL", "succeeded as {}", "pending as {}"),
+        (
+            "UPDATE billing_refund SET provider_refund = 're_other'",
+            "succeeded as {}",
+            "succeeded as re_other",
+        ),
+        ("UPDATE billing_refund SET provider_refund = NULL", "succeeded as {}", "succeeded"),
+        ("UPDATE billing_refundreport SET status = 'pending'", "pending as {}", "succeeded as {}"),
+        ("DELETE FROM billing_refundreport", "nothing", "succeeded as {}"),
+    ],
+)
+def test_a_refund_that_stands_otherwise_than_its_company_has_said_is_found(
+    statement: str, said: str, status: str
+) -> None:
+    refund = Refund.objects.get()
+    name = refund.provider_refund
+    assert plant(statement) == [
+        f"refund {refund.pk}: its company has said of it {said.format(name)}, and it is {status.format(name)}"
+    ]
+
+
+def test_refunds_from_before_reports_were_kept_are_taken_for_reported() -> None:
+    assert len(plant("DELETE FROM billing_refundreport")) == 1
+    assert plant(import_module("billing.migrations.0020_what_stays").REFUNDS) == []
+    assert RefundReport.objects.get().is_assumed
 
 
 def test_a_refund_in_the_ledger_alone_is_found() -> None:

@@ -11,6 +11,7 @@ from billing.models import PaymentReport, TopUp, UnmatchedPayment, WebhookEvent
 from billing.providers.provider import PaymentArrived
 from tests import factories
 from tests.usage.test_auditing_the_ledger import found, plant
+from usage import auditing
 
 pytestmark = pytest.mark.django_db
 AT = dt.datetime(2026, 3, 4, 15, 30, tzinfo=dt.UTC)
@@ -178,3 +179,80 @@ def test_payments_from_before_reports_were_kept_are_taken_for_reported(topup: To
         "pay_1": False,
         other.provider_reference: True,
     }
+
+
+def stray(_topup: TopUp) -> UnmatchedPayment:
+    """A payment of $12.50 that fits nothing, and that an operator has closed."""
+    came = PaymentArrived("nobody", "pay_2", 1250, "usd")
+    with pytest.raises(topping_up.PaymentUnknown):
+        topping_up.take(provider="stripe", payment=came, at=AT)
+    return unmatched.note(provider="stripe", payment=came, why="it fits nothing", event=None, at=AT)
+
+
+def close(payment: UnmatchedPayment, topup: TopUp) -> None:
+    unmatched.resolve(unmatched=payment, actor=topup.account.members.get(), text="given back", at=AT)
+
+
+@pytest.mark.parametrize(("minutes", "is_found"), [(9, False), (11, True)])
+def test_a_payment_that_came_and_is_nowhere_is_found(topup: TopUp, minutes: int, is_found: bool) -> None:
+    stray(topup)
+    later = AT + dt.timedelta(minutes=minutes)
+    assert auditing.audit_ledger(at=later).discrepancies == []
+    plant("DELETE FROM billing_unmatchedpayment")
+    said = (
+        "payment pay_2 of stripe, 1250 of the smallest unit of usd, came,"
+        " and is neither credited nor among the unmatched payments"
+    )
+    assert auditing.audit_ledger(at=later).discrepancies == [said] * is_found
+
+
+def test_a_payment_whose_event_has_its_turn_yet_is_on_its_way(topup: TopUp) -> None:
+    stray(topup)
+    plant("DELETE FROM billing_unmatchedpayment")
+    tell(topup, event="evt_2", outcome="done")
+    plant(
+        "UPDATE billing_webhookevent SET outcome = 'waiting', processed_at = NULL,"
+        " news = jsonb_set(news, '{payment}', '\"pay_2\"') WHERE event = 'evt_2'"
+    )
+    WebhookEvent.objects.update(received_at=AT)
+    assert auditing.audit_ledger(at=AT + dt.timedelta(minutes=11)).discrepancies == []
+
+
+def test_a_payment_that_an_operator_has_closed_is_right(topup: TopUp) -> None:
+    close(stray(topup), topup)
+    assert auditing.audit_ledger(at=AT + dt.timedelta(days=1)).discrepancies == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM billing_paymentclosing",
+        "UPDATE billing_paymentclosing SET note = 'another'",
+        "UPDATE billing_unmatchedpayment SET resolved_at = now()",
+        "UPDATE billing_unmatchedpayment SET note = 'another'",
+        "UPDATE billing_unmatchedpayment SET resolved_at = NULL",
+    ],
+)
+def test_a_payment_that_is_closed_otherwise_than_an_operator_has_is_found(
+    topup: TopUp, statement: str
+) -> None:
+    close(stray(topup), topup)
+    plant(statement)
+    (line,) = found()
+    assert line.startswith("unmatched payment pay_2 of stripe: ")
+
+
+def test_a_payment_that_is_closed_by_hand_is_found(topup: TopUp) -> None:
+    stray(topup)
+    UnmatchedPayment.objects.update(resolved_at=AT, note="nothing to see")
+    assert found() == [
+        "unmatched payment pay_2 of stripe: it is closed without credit, and no operator has done so"
+    ]
+
+
+def test_payments_that_were_closed_before_that_was_kept_are_taken_for_closed(topup: TopUp) -> None:
+    close(stray(topup), topup)
+    plant("DELETE FROM billing_paymentclosing")
+    assert len(found()) == 1
+    plant(import_module("billing.migrations.0020_what_stays").CLOSINGS)
+    assert found() == []

@@ -5,11 +5,12 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
-from billing import chain
-from billing.models import ChainHead, LedgerTransaction
+from billing import chain, verifying
+from billing.models import AuditedHead, ChainHead, LedgerTransaction
 from tests import factories
 from tests.invariants import check_books
 from tests.usage.test_auditing_the_ledger import found, plant
+from usage import tasks
 
 pytestmark = pytest.mark.django_db
 
@@ -90,3 +91,51 @@ def test_a_ledger_that_was_written_anew_is_found_by_an_anchor() -> None:
 def test_an_anchor_that_is_none_is_refused(nonsense: str) -> None:
     with pytest.raises(CommandError, match="is not a number, a colon and a hash"):
         call_command("audit_ledger", "--anchor", nonsense)
+
+
+def cut_off() -> None:
+    """The last transaction and all that came of it, and the head set back: as if it had never been."""
+    plant(
+        "DELETE FROM billing_promotionalcredit WHERE transaction_id ="
+        " (SELECT id FROM billing_ledgertransaction WHERE number = 4);"
+        "UPDATE billing_wallet SET balance_nanousd = 0 WHERE account_id ="
+        " (SELECT account_id FROM billing_ledgertransaction WHERE number = 4);"
+        "DELETE FROM billing_posting WHERE transaction_id ="
+        " (SELECT id FROM billing_ledgertransaction WHERE number = 4);"
+        "DELETE FROM billing_ledgertransaction WHERE number = 4;"
+        "ALTER TABLE billing_chainhead DISABLE TRIGGER USER;"
+        "UPDATE billing_chainhead SET count = 3, hash = (SELECT hash FROM billing_ledgertransaction WHERE number = 3);"
+        "ALTER TABLE billing_chainhead ENABLE TRIGGER USER"
+    )
+
+
+def test_an_end_that_an_audit_has_seen_is_missed_by_every_later_one() -> None:
+    call_command("audit_ledger", "--verify-chain", stdout=StringIO())
+    seen = AuditedHead.objects.get()
+    assert (seen.number, seen.hash) == (4, ChainHead.objects.get().hash)
+    cut_off()
+    (line,) = found()
+    assert line.startswith(f"ledger transaction 4 ({seen.hash}) was the last at the audit of ")
+    assert line.endswith(" UTC, and the ledger does not have it any more: it was cut off or written anew")
+
+
+def test_an_end_that_no_audit_has_seen_is_missed_by_an_anchor_alone() -> None:
+    cut_off()
+    assert found() == []
+
+
+def test_the_audit_of_the_night_remembers_each_end_once() -> None:
+    for _ in range(2):
+        tasks.audit()
+    factories.make_account(credit="5")
+    tasks.audit()
+    assert list(AuditedHead.objects.order_by("pk").values_list("number", flat=True)) == [4, 5]
+
+
+def test_a_chain_that_is_broken_and_one_that_is_empty_are_not_remembered() -> None:
+    plant("UPDATE billing_ledgertransaction SET description = 'nothing to see' WHERE number = 2")
+    tasks.audit()
+    verifying.remember(
+        verifying.ChainReport(verified=0, head_hash=chain.GENESIS, broken=None), at=factories.now()
+    )
+    assert not AuditedHead.objects.exists()

@@ -8,6 +8,7 @@ from io import StringIO
 import pytest
 from django.core.management import call_command
 from django.db import connection
+from django.db.models import F
 from pytest_django import Settings
 
 from accounts.models import Account, Plan
@@ -75,7 +76,9 @@ def _place_holds(account: Account, key: ApiKey) -> None:
     locked = wallets.lock(borrowed, [account.pk])
     locked[account.pk].hold(300)
     wallets.write(borrowed, locked.values())
-    DailyAllowance.objects.create(account=account, day=AT.date(), requests=1, held_tokens=50)
+    DailyAllowance.objects.filter(account=account, day=AT.date()).update(
+        requests=F("requests") + 1, held_tokens=50
+    )
     common = {"account": account, "key": key, "process_id": uuid.uuid4()}
     Hold.objects.create(request_id=uuid.uuid4(), amount_nanousd=300, placed_at=AT, **common)
     Hold.objects.create(
@@ -91,6 +94,11 @@ def plant(statement: str, **parameters: int | uuid.UUID | dt.datetime) -> None:
         "billing_ledgertransaction",
         "billing_promotionalcredit",
         "billing_paymentreport",
+        "billing_refundreport",
+        "billing_paymentclosing",
+        "billing_auditedhead",
+        "billing_unmatchedpayment",
+        "billing_webhookevent",
         "usage_usagerecord",
         "usage_hourlyusage",
     )
@@ -292,9 +300,48 @@ def test_an_allowance_that_does_not_hold_what_is_reserved_is_found(
     books: Books, statement: str, held: str
 ) -> None:
     plant(statement)
-    assert found() == [
+    assert (
         f"account {books.account.pk} on 2026-03-04: its allowance holds {held} tokens, its open holds are 50"
+        in found()
+    )
+
+
+@pytest.mark.parametrize(
+    ("statement", "figure", "said", "expected"),
+    [
+        ("UPDATE usage_dailyallowance SET requests = 0", "requests", "0", "2"),
+        ("UPDATE usage_dailyallowance SET requests = 3", "requests", "3", "2"),
+        ("UPDATE usage_dailyallowance SET tokens = 0", "tokens", "0", "120"),
+    ],
+)
+def test_an_allowance_that_counts_other_than_its_requests_is_found(
+    books: Books, statement: str, figure: str, said: str, expected: str
+) -> None:
+    plant(statement)
+    assert found() == [
+        (
+            f"the allowance of account {books.account.pk} on 2026-03-04, {figure}: it says {said},"
+            f" its requests and open holds of the day say {expected}"
+        )
     ]
+
+
+def test_an_embedding_of_no_tokens_may_have_been_paid_by_the_allowance(books: Books) -> None:
+    rows.make_record(
+        account=books.account,
+        key=books.key,
+        model=books.model,
+        at=AT,
+        endpoint="embeddings",
+        input_tokens=0,
+        output_tokens=0,
+        cost_nanousd=0,
+    )
+    assert found() == []
+    plant("UPDATE usage_dailyallowance SET requests = 3")
+    assert found() == []
+    plant("UPDATE usage_dailyallowance SET requests = 4")
+    assert len(found()) == 1
 
 
 def test_a_hold_of_a_request_that_has_ended_is_found(books: Books) -> None:
@@ -391,6 +438,7 @@ def test_a_cost_that_is_not_its_tokens_at_its_price_is_found(books: Books) -> No
 
 def test_a_charge_for_what_the_allowance_paid_is_found(books: Books) -> None:
     plant("UPDATE usage_usagerecord SET allowance_tokens = 1 WHERE NOT is_rolled_up")
+    plant("UPDATE usage_dailyallowance SET requests = requests + 1, tokens = tokens + 1")
     (line,) = found()
     assert line.endswith(
         ", charge and loss: the record says 0.001000000 USD, its tokens at its price say 0.000000000 USD"

@@ -92,6 +92,24 @@ CHECKS = (
         """,  # noqa: S608 - constants of this module
     ),
     Check(
+        "{subject}",
+        """
+        SELECT format('refund %s: its company has said of it %s, and it is %s%s', r.id,
+            coalesce(said.what, 'nothing'), r.status, ' as ' || r.provider_refund), 0, 0, false
+        FROM billing_refund r CROSS JOIN LATERAL (
+            -- What has failed stays so, whatever is heard after it.
+            SELECT string_agg(format('%s as %s', status, refund), ', ' ORDER BY id) AS what,
+                bool_or(refund = r.provider_refund) AS is_named,
+                coalesce(CASE WHEN bool_or(status = 'failed') THEN 'failed'
+                    WHEN bool_or(status = 'succeeded') THEN 'succeeded' END, 'pending') AS status
+            FROM billing_refundreport WHERE reference = r.reference
+        ) AS said
+        WHERE r.provider_refund IS NOT NULL AND (said.is_named IS NOT TRUE OR r.status <> said.status)
+            OR r.provider_refund IS NULL AND (r.status = 'succeeded' OR said.status <> 'pending')
+        ORDER BY r.id
+        """,
+    ),
+    Check(
         "{subject}: promotional credit lost {found} to it, and it took {expected}",
         f"""
         SELECT format('%s %s of account %s', act, id, account_id), withheld.amount, coalesce(made.credit, 0), true

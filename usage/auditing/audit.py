@@ -13,6 +13,7 @@ from django.db import connection
 from catalog.money import usd_string
 from usage.auditing import (
     after_buying,
+    allowances,
     budgets,
     holds,
     hours,
@@ -81,6 +82,7 @@ _CHECKS = (
     *transactions.CHECKS,
     *wallets.CHECKS,
     *holds.CHECKS,
+    *allowances.CHECKS,
     *budgets.CHECKS,
     *hours.CHECKS,
     *orphans.CHECKS,

@@ -97,6 +97,42 @@ CHECKS = (
         """,  # noqa: S608 - constants of this module
     ),
     Check(
+        "{subject} came, and is neither credited nor among the unmatched payments",
+        """
+        SELECT format('payment %s of %s, %s of the smallest unit of %s,', r.payment, r.provider, r.amount_cents,
+            r.currency), 0, 0, false
+        FROM billing_paymentreport r CROSS JOIN audited
+        WHERE r.provider <> 'sandbox'
+            -- What is said is kept first, and acted on right after it, or when its event has its next turn.
+            AND r.said_at < audited.at - interval '10 minutes'
+            AND NOT EXISTS (
+                SELECT FROM billing_webhookevent e WHERE e.processed_at IS NULL AND e.provider = r.provider
+                    AND coalesce(nullif(e.news->>'payment', ''), e.news->>'reference') = r.payment
+            )
+            AND NOT EXISTS (
+                SELECT FROM billing_topup u
+                WHERE u.status = 'paid' AND u.provider = r.provider AND u.provider_payment = r.payment
+            )
+            AND NOT EXISTS (
+                SELECT FROM billing_unmatchedpayment m WHERE m.provider = r.provider AND m.payment = r.payment
+            )
+        ORDER BY r.id
+        """,
+    ),
+    Check(
+        "unmatched payment {subject}",
+        """
+        SELECT format('%s of %s: %s', payment, provider, CASE
+            WHEN closed.id IS NULL THEN 'it is closed without credit, and no operator has done so'
+            ELSE 'an operator has closed it, and it does not say so' END), 0, 0, false
+        FROM (
+            SELECT * FROM billing_unmatchedpayment WHERE resolved_at IS NOT NULL AND topup_id IS NULL
+        ) AS m
+        FULL JOIN billing_paymentclosing AS closed USING (provider, payment)
+        WHERE (m.resolved_at, m.note) IS DISTINCT FROM (closed.closed_at, closed.note)
+        """,
+    ),
+    Check(
         "{subject}: it has waited to be processed for more than a day, and the books lack it",
         """
         SELECT format('%s event %s, %s', e.provider, e.event, e.type), 1, 0, false

@@ -47,4 +47,14 @@ CHECKS = (
         FROM billing_chainhead h JOIN billing_ledgertransaction t ON t.number = h.count WHERE t.hash <> h.hash
         """,
     ),
+    Check(
+        "ledger transaction {subject}, and the ledger does not have it any more: it was cut off or written anew",
+        """
+        SELECT format('%s (%s) was the last at the audit of %s UTC', seen.number, seen.hash,
+            to_char(seen.seen_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI')), 0, 0, false
+        FROM billing_auditedhead seen
+        LEFT JOIN billing_ledgertransaction t ON t.number = seen.number AND t.hash = seen.hash
+        WHERE t.id IS NULL ORDER BY seen.number
+        """,
+    ),
 )

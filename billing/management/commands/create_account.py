@@ -13,6 +13,7 @@ from django.utils import timezone
 from accounts import signing_up
 from accounts.models import Plan, User
 from billing import crediting
+from billing.topping_up import MOST_USD
 from catalog.money import nano_from_usd, usd_from_nano
 
 
@@ -80,11 +81,11 @@ def _plan(slug: str) -> Plan:
 
 
 def _nano(text: str) -> int:
-    msg = f"--credit {text}: give an amount of USD in whole cents that is not negative, such as 25 or 12.50."
+    msg = f"--credit {text}: give an amount of USD in whole cents, from 0 to {MOST_USD}, such as 25 or 12.50."
     try:
         usd = Decimal(text)
     except InvalidOperation as error:
         raise CommandError(msg) from error
-    if not usd.is_finite() or usd < 0 or usd != round(usd, 2):
+    if not usd.is_finite() or not 0 <= usd <= MOST_USD or usd != round(usd, 2):
         raise CommandError(msg)
     return nano_from_usd(usd)

@@ -37,6 +37,8 @@ class Command(BaseCommand):
         discrepancies = list(report.discrepancies)
         anchor: tuple[int, str] | None = options["anchor"]
         chain = verifying.verify_chain() if options["verify_chain"] or anchor else None
+        if chain:
+            verifying.remember(chain, at=report.at)
         if chain and chain.broken:
             discrepancies.append(f"the first that is wrong in the chain: {chain.broken}")
         if anchor and not verifying.still_has(number=anchor[0], entry_hash=anchor[1]):

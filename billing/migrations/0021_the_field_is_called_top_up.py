@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0019_top_ups_are_written_with_a_hyphen"),
+        ("billing", "0020_what_stays"),
     ]
 
     operations = [
