@@ -76,7 +76,12 @@ class AccountAdapter(DefaultAccountAdapter):
             )
 
     def add_message(
-        self, request: "HttpRequest", level: int, message_template: str | None = None, *rest: Any, **named: Any
+        self,
+        request: "HttpRequest",
+        level: int,
+        message_template: str | None = None,
+        *rest: Any,
+        **named: Any,
     ) -> None:
         """As allauth does, but nobody reads of a mail that was sent and could not be."""
         if getattr(request, "is_mail_missing", False) and str(message_template).endswith("_sent.txt"):

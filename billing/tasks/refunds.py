@@ -41,13 +41,13 @@ def mail_about_refunds() -> None:
     """Mail what is owed about refunds and disputes; what the server refuses is tried again after its lease."""
     refunds = Refund.objects.select_related("topup", "account")
     disputes = Dispute.objects.select_related("topup", "account")
+    at = timezone.now()
     # Disputes first: they have a deadline.
     for dispute in owed_mail.a_bite(lambda: _claim_for_operators(disputes)):
         if _is_sent(dispute, lambda row: after_mail.send_dispute_to_operators(dispute=row)):
             owed_mail.mark_operators_told(rows=disputes, row=dispute)
     for refund in owed_mail.a_bite(lambda: _claim_for_operators(refunds)):
-        at = timezone.now()
-        if _is_sent(refund, lambda row: after_mail.send_refund_to_operators(refund=row, at=at)):  # noqa: B023 - called at once
+        if _is_sent(refund, lambda row: after_mail.send_refund_to_operators(refund=row, at=at)):
             again_at = after_mail.operators_again_at(refund=refund, at=at)
             owed_mail.mark_operators_told(rows=refunds, row=refund, again_at=again_at)
     _send_owed(refunds, lambda row: after_mail.send_refund(refund=row))

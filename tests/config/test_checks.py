@@ -36,7 +36,10 @@ def test_a_wait_for_mail_that_makes_no_sense_is_refused(settings: Settings, seco
     [
         ({}, 10),
         ({"EMAIL_TIMEOUT_S": "3.5"}, 3.5),
-        ({"EMAIL_URL": "smtp+tls://me:pass%40word@mail.example.com:587?timeout=7", "EMAIL_TIMEOUT_S": "3"}, 7),
+        (
+            {"EMAIL_URL": "smtp+tls://me:pass%40word@mail.example.com:587?timeout=7", "EMAIL_TIMEOUT_S": "3"},
+            7,
+        ),
         ({"EMAIL_URL": "smtp://mail.example.com:25?timeout=0.5"}, 0.5),
     ],
 )
@@ -46,7 +49,12 @@ def test_mail_is_waited_for_as_long_as_the_address_or_the_variable_says(
     code = "from django.core.mail import get_connection as get; print(get('django.core.mail.backends.smtp.EmailBackend').timeout)"
     environ = {name: value for name, value in os.environ.items() if not name.startswith("EMAIL_")}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environ | given, cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env=environ | given,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert float(done.stdout) == seconds
 
