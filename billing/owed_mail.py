@@ -37,8 +37,8 @@ def claim(*, rows: QuerySet[T], at: dt.datetime) -> T | None:
 def a_bite(claim: Callable[[], R | None]) -> Iterator[R]:
     """What `claim` leases, one after another, for about ten seconds.
 
-    What is left waits for the task's next tick, so that ten thousand receipts do not keep a notice of a dispute waiting,
-    and a row is leased only when its e-mail is about to be sent.
+    What is left waits for the task's next tick, so that ten thousand receipts do not keep a notice of a dispute
+    waiting, and a row is leased only when its e-mail is about to be sent.
     """
     ends_at = time.monotonic() + _BITE_S
     while time.monotonic() < ends_at and (row := claim()) is not None:

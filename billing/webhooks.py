@@ -74,8 +74,8 @@ AskLater = Callable[[WebhookEvent], None]
 def process(*, event: WebhookEvent, at: dt.datetime, ask_later: AskLater | None = None) -> None:
     """Do what the event asks for; one that is processed already does nothing.
 
-    It raises nothing: an event whose processing fails waits, and is due again later. With `ask_later` no company is asked
-    in here: credit is given, and where more is to be found out, the event waits for whoever is told of it.
+    It raises nothing: an event whose processing fails waits, and is due again later. With `ask_later` no company is
+    asked in here: credit is given, and where more is to be found out, the event waits for whoever is told of it.
     """
     if not WebhookEvent.objects.filter(pk=event.pk, outcome=_Outcome.WAITING).exists():
         return

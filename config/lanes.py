@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from celery.concurrency.base import apply_target
-from celery.concurrency.thread import ApplyResult, TaskPool
+from celery.concurrency.thread import ApplyResult, TaskPool  # type: ignore[attr-defined]  # the stubs know half
 
 # What gives, takes back or frees credit by what is known here already: short, and in the database alone.
 MONEY = frozenset(
@@ -75,7 +75,7 @@ class Lanes(TaskPool):
             lane: ThreadPoolExecutor(_THREADS, thread_name_prefix=lane)
             for lane in ("money", "asking", "mail")
         }
-        self._lanes["others"] = self.executor
+        self._lanes["others"] = self.executor  # type: ignore[attr-defined]  # nor this
 
     def on_apply(
         self,

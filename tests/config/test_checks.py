@@ -46,7 +46,8 @@ def test_a_wait_for_mail_that_makes_no_sense_is_refused(settings: Settings, seco
 def test_mail_is_waited_for_as_long_as_the_address_or_the_variable_says(
     given: dict[str, str], seconds: float
 ) -> None:
-    code = "from django.core.mail import get_connection as get; print(get('django.core.mail.backends.smtp.EmailBackend').timeout)"
+    smtp = "django.core.mail.backends.smtp.EmailBackend"
+    code = f"from django.core import mail; print(mail.get_connection('{smtp}').timeout)"
     environ = {name: value for name, value in os.environ.items() if not name.startswith("EMAIL_")}
     done = subprocess.run(
         [sys.executable, "-c", code],

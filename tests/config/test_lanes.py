@@ -87,7 +87,7 @@ def test_every_task_that_sends_is_in_the_lane_of_mail_and_every_name_exists() ->
 
 def test_a_bite_ends_after_ten_seconds_and_leaves_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(owed_mail.time, "monotonic", lambda: now)
+    monkeypatch.setattr("billing.owed_mail.time.monotonic", lambda: now)
     rows = list(range(10))
     taken = []
     for row in owed_mail.a_bite(lambda: rows.pop(0) if rows else None):
