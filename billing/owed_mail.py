@@ -5,6 +5,8 @@ again. A second copy is a nuisance; a receipt that never arrives is a question t
 """
 
 import datetime as dt
+import time
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from django.conf import settings
@@ -14,10 +16,13 @@ from billing.models.mail_due import MailDue, OperatorsMailDue
 
 T = TypeVar("T", bound=MailDue)
 W = TypeVar("W", bound=OperatorsMailDue)
+R = TypeVar("R")
 
 LEASE = dt.timedelta(minutes=5)
 # As many as somebody reads in one e-mail.
 _MOST_AT_ONCE = 50
+# What a task takes at once; a server that hangs uses it up with one e-mail (EMAIL_TIMEOUT).
+_BITE_S = 10.0
 
 
 def claim(*, rows: QuerySet[T], at: dt.datetime) -> T | None:
@@ -29,19 +34,30 @@ def claim(*, rows: QuerySet[T], at: dt.datetime) -> T | None:
     return None
 
 
+def a_bite(claim: Callable[[], R | None]) -> Iterator[R]:
+    """What `claim` leases, one after another, for about ten seconds.
+
+    What is left waits for the task's next tick, so that ten thousand receipts do not keep a notice of a dispute
+    waiting, and a row is leased only when its e-mail is about to be sent.
+    """
+    ends_at = time.monotonic() + _BITE_S
+    while time.monotonic() < ends_at and (row := claim()) is not None:
+        yield row
+
+
 def mark_sent(*, rows: QuerySet[T], row: T) -> None:
     """The e-mail is out. Where something new has happened since the claim, that is still owed."""
     rows.filter(pk=row.pk, mail_due_at=row.mail_due_at).update(mail_due_at=None)
 
 
-def claim_for_operators(*, rows: QuerySet[W], at: dt.datetime) -> list[W]:
+def claim_for_operators(*, rows: QuerySet[W], at: dt.datetime, most: int = _MOST_AT_ONCE) -> list[W]:
     """Lease the rows that owe the operators an e-mail, as many as one holds; none while there is nobody to tell."""
     if not settings.OPERATOR_EMAILS:
         return []
     free = rows.filter(operators_mail_due_at__lte=at).order_by("operators_mail_due_at", "pk")
     leased = [
         row_id
-        for row_id, due_at in free.values_list("pk", "operators_mail_due_at")[:_MOST_AT_ONCE]
+        for row_id, due_at in free.values_list("pk", "operators_mail_due_at")[:most]
         if rows.filter(pk=row_id, operators_mail_due_at=due_at).update(operators_mail_due_at=at + LEASE)
     ]
     return list(rows.filter(pk__in=leased).order_by("pk"))

@@ -8,6 +8,7 @@ a crash.
 import dataclasses
 import datetime as dt
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from django.db import transaction
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 # A crash is repaired after this long; what fails is tried again after twice as long each time, up to the longest.
 _FIRST_WAIT = dt.timedelta(seconds=30)
 _LONGEST_WAIT = dt.timedelta(hours=6)
+# Another asks the company: it answers within two minutes and a quarter, or it is away.
+_ASKING_TAKES = dt.timedelta(minutes=5)
 # A company sends news for three days; by then the payment of a refund or a dispute is known, or is not ours: unless an
 # operator credits it later, who has `told_early` take its news up again.
 _PAYMENT_MAY_COME = dt.timedelta(days=4)
@@ -96,15 +99,26 @@ def record(*, provider: str, message: WebhookMessage, at: dt.datetime) -> Webhoo
     return event
 
 
-def process(*, event: WebhookEvent, at: dt.datetime) -> None:
+# Has the company of an event asked by somebody who has time to wait for it.
+AskLater = Callable[[WebhookEvent], None]
+
+
+def process(*, event: WebhookEvent, at: dt.datetime, ask_later: AskLater | None = None) -> None:
     """Do what the event asks for; one that is processed already does nothing.
 
-    It raises nothing: an event whose processing fails waits, and is due again later.
+    It raises nothing: an event whose processing fails waits, and is due again later. With `ask_later` no company is
+    asked in here: credit is given, and where more is to be found out, the event waits for whoever is told of it.
     """
     if not WebhookEvent.objects.filter(pk=event.pk, outcome=_Outcome.WAITING).exists():
         return
     try:
-        outcome = _act(event, at)
+        outcome = _act(event, at, is_asked=ask_later is None)
+        if outcome == _Outcome.WAITING and ask_later is not None:
+            WebhookEvent.objects.filter(pk=event.pk, outcome=_Outcome.WAITING).update(
+                due_at=at + _ASKING_TAKES
+            )
+            ask_later(event)
+            return
     except CannotBeBooked as problem:
         logger.warning("the webhook %s of %s cannot be booked: %s", event, event.provider, problem)
         # It waits for a person, who hears of it at once, and not after a day.
@@ -132,15 +146,15 @@ def process(*, event: WebhookEvent, at: dt.datetime) -> None:
         undone.update(outcome=outcome, processed_at=at, attempts=F("attempts") + 1, problem="")
 
 
-def process_due(*, at: dt.datetime, limit: int = 100) -> int:
-    """Process what a crash or a failure has left, the oldest first. Returns how many there were."""
+def process_due(*, at: dt.datetime, limit: int = 100, ask_later: AskLater | None = None) -> int:
+    """Process what a crash or a failure has left, the oldest first. Returns how many there were. See `process`."""
     due = list(
         WebhookEvent.objects.filter(processed_at=None, due_at__lte=at).order_by(
             "due_at", "occurred_at", "pk"
         )[:limit]
     )
     for event in due:
-        process(event=event, at=at)
+        process(event=event, at=at, ask_later=ask_later)
     return len(due)
 
 
@@ -224,12 +238,12 @@ def _refuse_unbookable(news: News | None) -> None:
             raise CannotBeBooked(msg)
 
 
-def _act(event: WebhookEvent, at: dt.datetime) -> WebhookEvent.Outcome:
+def _act(event: WebhookEvent, at: dt.datetime, *, is_asked: bool) -> WebhookEvent.Outcome:
     news = news_of(event)
     _refuse_unbookable(news)
     match news:
         case PaymentArrived() as payment:
-            return _take(event, payment, at)
+            return _take(event, payment, at, is_asked=is_asked)
         case PaymentFailed(reference=reference, message=message):
             try:
                 topping_up.give_up(provider=event.provider, reference=reference, message=message)
@@ -261,13 +275,17 @@ def _take_back(
     return _Outcome.DONE
 
 
-def _take(event: WebhookEvent, payment: PaymentArrived, at: dt.datetime) -> WebhookEvent.Outcome:
+def _take(
+    event: WebhookEvent, payment: PaymentArrived, at: dt.datetime, *, is_asked: bool
+) -> WebhookEvent.Outcome:
     try:
         topup = topping_up.take(provider=event.provider, payment=payment, at=at)
     except unmatched.REASONS as problem:
         unmatched.note(provider=event.provider, payment=payment, why=str(problem), event=event, at=at)
         return _Outcome.UNMATCHED
     unmatched.found(topup=topup, at=at)
+    if topup.saves_method and not is_asked:
+        return _Outcome.WAITING
     _ask_for_method(topup, at)
     return _Outcome.DONE
 

@@ -16,6 +16,8 @@ from catalog.addresses import parse_networks
 
 _PEPPER_BYTES = 32
 _MOST_NOTICE_DAYS = 3650
+# An e-mail that is owed is leased for five minutes; who still waits then would see it sent by another.
+_LONGEST_MAIL_TIMEOUT_S = 300
 
 
 @register(Tags.security)
@@ -134,6 +136,22 @@ def refunds_and_receipts_make_sense(app_configs: Sequence[AppConfig] | None, **_
             Error(f"RECEIPT_FONTS names no file: {', '.join(missing)}.", id="tollgate.E008"),
         )
     return problems
+
+
+@register(Tags.security)
+def mail_servers_are_waited_for_and_not_for_ever(
+    app_configs: Sequence[AppConfig] | None, **_: Any
+) -> list[CheckMessage]:
+    """Without a wait nothing is ever sent; with one without an end, who waits for it does nothing else."""
+    if not 0 < settings.EMAIL_TIMEOUT < _LONGEST_MAIL_TIMEOUT_S:
+        return [
+            Error(
+                f"EMAIL_TIMEOUT_S, or ?timeout= of EMAIL_URL, is {settings.EMAIL_TIMEOUT:g}.",
+                hint=f"Give seconds: more than 0, and less than {_LONGEST_MAIL_TIMEOUT_S}. 10 will do.",
+                id="tollgate.E011",
+            )
+        ]
+    return []
 
 
 @register(Tags.security)

@@ -1,7 +1,8 @@
 """The process that works on tasks and also keeps the clock: `python -m config.worker`.
 
 Celery's own `--beat` forks the scheduler. That costs the memory of a second process, which outlives a worker that is
-killed and is not missed when it dies alone. Here it is a thread, and when the thread ends, the worker ends.
+killed and is not missed when it dies alone. Here it is a thread, and when the thread ends, the worker ends. Which
+threads the tasks run in is said in `config.lanes`.
 """
 
 import os
@@ -63,7 +64,7 @@ def main() -> None:
     """Run until SIGTERM, then finish the tasks in hand."""
     app.steps["worker"].add(ClockStep)
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=WARNING"]
-    app.worker_main(["worker", "--pool=threads", "--concurrency=2", *quiet])
+    app.worker_main(["worker", *quiet])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """E-mails about usage: the daily allowance, spikes, and losses of the platform. Sent outside every transaction."""
 
+import dataclasses
 import datetime as dt
+from typing import Any
 
 from django.conf import settings
 from django.urls import reverse
@@ -71,18 +73,25 @@ def mail_losses(losses: list[LossToTell]) -> None:
     )
 
 
-def mail_discrepancies(*, report: AuditReport, chain: ChainReport) -> None:
-    """Tell the operator what the audit found, with the head of the chain. Raises mailing.SendingErrors."""
-    found = len(report.discrepancies) + bool(chain.broken)
+def discrepancies(*, report: AuditReport, chain: ChainReport) -> dict[str, Any]:
+    """What the audit found, as much as somebody reads in a mail; as JSON, for another task mails it."""
+    return {
+        "at": f"{report.at:%Y-%m-%d %H:%M}",
+        "found": len(report.discrepancies) + bool(chain.broken),
+        "shown": report.discrepancies[:_MOST_DISCREPANCIES],
+        "not_shown": max(0, len(report.discrepancies) - _MOST_DISCREPANCIES),
+        "checked": dict(report.checked),
+        "chain": dataclasses.asdict(chain),
+    }
+
+
+def mail_discrepancies(what: dict[str, Any]) -> None:
+    """Tell the operator what `discrepancies` says, with the head of the chain. Raises mailing.SendingErrors."""
+    found = what["found"]
     mailing.send(
         subject=f"The books are wrong: {found:,} {'discrepancy' if found == 1 else 'discrepancies'}",
         template="usage/mail/discrepancies.txt",
-        context={
-            "report": report,
-            "shown": report.discrepancies[:_MOST_DISCREPANCIES],
-            "not_shown": max(0, len(report.discrepancies) - _MOST_DISCREPANCIES),
-            "chain": chain,
-        },
+        context=what,
         to=settings.OPERATOR_EMAILS,
     )
 

@@ -1,8 +1,10 @@
 """The periodic work on usage. Each task finds by itself what is due, so a lost or doubled message does no harm."""
 
 import logging
+from typing import Any
 
 from celery import shared_task
+from celery.exceptions import OperationalError
 from django.conf import settings
 from django.utils import timezone
 
@@ -49,11 +51,15 @@ def forget_minute_gaps() -> None:
 
 @shared_task(name="usage.aggregate_allowances", acks_late=True, ignore_result=True)
 def aggregate_allowances() -> None:
-    """Write the share of the daily allowance that is used, and mail whom it concerns: at least once."""
-    at = timezone.now()
-    allowances.aggregate(at=at)
-    rows = allowances.of_today(at=at)
-    while allowance := owed_mail.claim(rows=rows, at=at):
+    """Write the share of the daily allowance that is used."""
+    allowances.aggregate(at=timezone.now())
+
+
+@shared_task(name="usage.mail_allowances", acks_late=True, ignore_result=True)
+def mail_allowances() -> None:
+    """Mail whose daily allowance is nearly or quite used: at least once."""
+    rows = allowances.of_today(at=timezone.now())
+    for allowance in owed_mail.a_bite(lambda: owed_mail.claim(rows=rows, at=timezone.now())):
         try:
             alerting.mail_allowance(allowance=allowance)
         except mailing.SendingErrors:
@@ -92,7 +98,7 @@ def detect_anomalies() -> None:
 @shared_task(name="usage.mail_anomalies", acks_late=True, ignore_result=True)
 def mail_anomalies() -> None:
     """Mail the alerts that nobody was told about: at least once, see `anomalies.claim_mail`."""
-    while anomaly := anomalies.claim_mail(at=timezone.now()):
+    for anomaly in owed_mail.a_bite(lambda: anomalies.claim_mail(at=timezone.now())):
         try:
             alerting.mail_anomaly(anomaly=anomaly)
         except mailing.SendingErrors:
@@ -128,9 +134,9 @@ def mail_set_apart() -> None:
 
 @shared_task(name="usage.audit", acks_late=True, ignore_result=True)
 def audit() -> None:
-    """Prove the books, with every hash of the chain computed anew, and mail the operators what is wrong.
+    """Prove the books, with every hash of the chain computed anew, and have the operators mailed what is wrong.
 
-    A mail that the server refuses is in the log, and the next night finds the same.
+    Where Redis takes no message it is in the log, and the next night finds the same.
     """
     report = auditing.audit_ledger(at=timezone.now())
     chain = verifying.verify_chain()
@@ -142,6 +148,15 @@ def audit() -> None:
     for discrepancy in found:
         logger.error("the books are wrong: %s", discrepancy)
     try:
-        alerting.mail_discrepancies(report=report, chain=chain)
+        mail_discrepancies.apply_async(kwargs={"what": alerting.discrepancies(report=report, chain=chain)})
+    except OperationalError:
+        logger.exception("could not have it mailed that the books are wrong")
+
+
+@shared_task(name="usage.mail_discrepancies", acks_late=True, ignore_result=True)
+def mail_discrepancies(*, what: dict[str, Any]) -> None:
+    """Mail the operators what the audit has found. What the server refuses is in the log."""
+    try:
+        alerting.mail_discrepancies(what)
     except mailing.SendingErrors:
         logger.exception("could not mail that the books are wrong")

@@ -29,7 +29,7 @@ def top_up(*, account_id: int) -> None:
 def mail_auto_topups() -> None:
     """Mail why auto top-up buys nothing; one that the server refuses is tried again after its lease."""
     rows = AutoTopUp.objects.select_related("account")
-    while auto := owed_mail.claim(rows=rows, at=timezone.now()):
+    for auto in owed_mail.a_bite(lambda: owed_mail.claim(rows=rows, at=timezone.now())):
         try:
             auto_topup_mail.send(auto=auto, at=timezone.now())
         except mailing.SendingErrors:

@@ -17,7 +17,7 @@ def mail_budget_alerts() -> None:
     """Mail whose budgets have passed a percentage that they chose; a refused mail is tried again after its lease."""
     budget_alerts.notice(at=timezone.now())
     rows = Budget.objects.select_related("account", "key")
-    while budget := owed_mail.claim(rows=rows, at=timezone.now()):
+    for budget in owed_mail.a_bite(lambda: owed_mail.claim(rows=rows, at=timezone.now())):
         try:
             budget_alerts.mail(budget=budget, at=timezone.now())
         except mailing.SendingErrors:

@@ -17,7 +17,7 @@ def mail_low_balances() -> None:
     """Tell the accounts whose balance has fallen below their threshold. Refused mail is tried again after its lease."""
     low_balance.notice(at=timezone.now())
     rows = BalanceAlert.objects.select_related("account")
-    while alert := owed_mail.claim(rows=rows, at=timezone.now()):
+    for alert in owed_mail.a_bite(lambda: owed_mail.claim(rows=rows, at=timezone.now())):
         try:
             low_balance.mail(alert=alert)
         except mailing.SendingErrors:

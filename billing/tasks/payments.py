@@ -26,20 +26,34 @@ def hand_over(*, event: WebhookEvent) -> None:
             )
     except OperationalError as problem:
         logger.warning("the webhook %s could not be handed over: %s", event, problem)
-        process_webhook(event_id=event.pk)
+        webhooks.process(event=event, at=timezone.now())
 
 
 @shared_task(name="billing.process_webhook", acks_late=True, ignore_result=True)
 def process_webhook(*, event_id: int) -> None:
-    """Process one event, right after it came."""
+    """Process one event, right after it came. A company that does not answer keeps nobody's credit waiting."""
     event = WebhookEvent.objects.get(pk=event_id)
-    webhooks.process(event=event, at=timezone.now())
+    webhooks.process(event=event, at=timezone.now(), ask_later=_ask_later)
 
 
 @shared_task(name="billing.process_webhooks", acks_late=True, ignore_result=True)
 def process_webhooks() -> None:
     """Process the events that wait: a crash, a lost message or a failure has left them."""
-    webhooks.process_due(at=timezone.now())
+    webhooks.process_due(at=timezone.now(), ask_later=_ask_later)
+
+
+def _ask_later(event: WebhookEvent) -> None:
+    try:
+        ask_about_webhook.apply_async(kwargs={"event_id": event.pk})
+    except OperationalError as problem:
+        logger.warning("the webhook %s could not be handed over: %s; it is due again", event, problem)
+
+
+@shared_task(name="billing.ask_about_webhook", acks_late=True, ignore_result=True)
+def ask_about_webhook(*, event_id: int) -> None:
+    """Process one event to its end: ask its company what it does not say, such as which card was kept."""
+    event = WebhookEvent.objects.get(pk=event_id)
+    webhooks.process(event=event, at=timezone.now())
 
 
 @shared_task(name="billing.look_up_payments", acks_late=True, ignore_result=True)

@@ -21,7 +21,7 @@ def expire_promotions() -> None:
 def notice_expiring_promotions() -> None:
     """Mail what expires soon; a mail that the server refuses is tried again after its lease."""
     expiring.notice(at=timezone.now())
-    while notice := expiring.claim_notice(at=timezone.now()):
+    for notice in owed_mail.a_bite(lambda: expiring.claim_notice(at=timezone.now())):
         try:
             expiring.mail_notice(notice=notice)
         except mailing.SendingErrors:

@@ -15,10 +15,11 @@ logger = logging.getLogger(__name__)
 @shared_task(name="billing.mail_receipts", acks_late=True, ignore_result=True)
 def mail_receipts() -> None:
     """Mail the receipts that are owed; one that the server refuses is tried again after its lease."""
-    while receipt := owed_mail.claim(rows=Receipt.objects.all(), at=timezone.now()):
+    rows = Receipt.objects.all()
+    for receipt in owed_mail.a_bite(lambda: owed_mail.claim(rows=rows, at=timezone.now())):
         try:
             receipt_mail.send(receipt=receipt)
         except mailing.SendingErrors:
             logger.exception("could not mail receipt %s; it is tried again in %s", receipt, owed_mail.LEASE)
         else:
-            owed_mail.mark_sent(rows=Receipt.objects.all(), row=receipt)
+            owed_mail.mark_sent(rows=rows, row=receipt)

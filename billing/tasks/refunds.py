@@ -11,10 +11,11 @@ from django.utils import timezone
 from accounts import mailing
 from billing import after_mail, collecting, owed_mail, pending_refunds, refunding
 from billing.models import Dispute, Refund
-from billing.models.mail_due import MailDue
+from billing.models.mail_due import MailDue, OperatorsMailDue
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T", bound=MailDue)
+W = TypeVar("W", bound=OperatorsMailDue)
 
 
 @shared_task(name="billing.collect_credit", acks_late=True, ignore_result=True)
@@ -41,19 +42,24 @@ def mail_about_refunds() -> None:
     refunds = Refund.objects.select_related("topup", "account")
     disputes = Dispute.objects.select_related("topup", "account")
     at = timezone.now()
-    for refund in owed_mail.claim_for_operators(rows=refunds, at=at):
+    # Disputes first: they have a deadline.
+    for dispute in owed_mail.a_bite(lambda: _claim_for_operators(disputes)):
+        if _is_sent(dispute, lambda row: after_mail.send_dispute_to_operators(dispute=row)):
+            owed_mail.mark_operators_told(rows=disputes, row=dispute)
+    for refund in owed_mail.a_bite(lambda: _claim_for_operators(refunds)):
         if _is_sent(refund, lambda row: after_mail.send_refund_to_operators(refund=row, at=at)):
             again_at = after_mail.operators_again_at(refund=refund, at=at)
             owed_mail.mark_operators_told(rows=refunds, row=refund, again_at=again_at)
-    for dispute in owed_mail.claim_for_operators(rows=disputes, at=at):
-        if _is_sent(dispute, lambda row: after_mail.send_dispute_to_operators(dispute=row)):
-            owed_mail.mark_operators_told(rows=disputes, row=dispute)
     _send_owed(refunds, lambda row: after_mail.send_refund(refund=row))
     _send_owed(disputes, lambda row: after_mail.send_dispute(dispute=row))
 
 
+def _claim_for_operators(rows: QuerySet[W]) -> W | None:
+    return next(iter(owed_mail.claim_for_operators(rows=rows, at=timezone.now(), most=1)), None)
+
+
 def _send_owed(rows: QuerySet[T], send: Callable[[T], None]) -> None:
-    while row := owed_mail.claim(rows=rows, at=timezone.now()):
+    for row in owed_mail.a_bite(lambda: owed_mail.claim(rows=rows, at=timezone.now())):
         if _is_sent(row, send):
             owed_mail.mark_sent(rows=rows, row=row)
 

@@ -183,9 +183,9 @@ def test_one_that_was_acted_on_while_it_was_closed_says_that_it_was(monkeypatch:
     topup, event = differing()
     act = webhooks._act
 
-    def closed_meanwhile(event: WebhookEvent, at: dt.datetime) -> WebhookEvent.Outcome:
+    def closed_meanwhile(event: WebhookEvent, at: dt.datetime, *, is_asked: bool) -> WebhookEvent.Outcome:
         close(event)
-        return act(event, at)
+        return act(event, at, is_asked=is_asked)
 
     with monkeypatch.context() as racing:
         racing.setattr(webhooks, "_act", closed_meanwhile)

@@ -125,8 +125,8 @@ def test_a_payment_that_becomes_known_while_its_news_is_being_ignored_is_not_los
     event.refresh_from_db()
     act = webhooks._act
 
-    def credited_meanwhile(event: WebhookEvent, at: dt.datetime) -> WebhookEvent.Outcome:
-        outcome = act(event, at)
+    def credited_meanwhile(event: WebhookEvent, at: dt.datetime, *, is_asked: bool) -> WebhookEvent.Outcome:
+        outcome = act(event, at, is_asked=is_asked)
         unmatched.credit(unmatched=payment, account=account, actor=account.members.get(), text="x", at=at)
         return outcome
 

@@ -1,5 +1,8 @@
 """Settings that are refused at the start."""
 
+import os
+import subprocess
+import sys
 from decimal import Decimal
 
 import pytest
@@ -8,6 +11,7 @@ from django.core.management.base import SystemCheckError
 from pytest_django import Settings
 
 from config import checks
+from config.home import ROOT
 
 
 @pytest.mark.parametrize("share", ["-0.1", "1.01", "25", "NaN", "Infinity"])
@@ -20,6 +24,42 @@ def test_a_font_that_is_missing_is_refused_by_its_path(settings: Settings) -> No
     settings.RECEIPT_FONTS = ["/nowhere/font.ttf"]
     [found] = checks.refunds_and_receipts_make_sense(None)
     assert (found.id, "/nowhere/font.ttf" in found.msg) == ("tollgate.E008", True)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, 300.0, float("nan")])
+def test_a_wait_for_mail_that_makes_no_sense_is_refused(settings: Settings, seconds: float) -> None:
+    settings.EMAIL_TIMEOUT = seconds
+    [found] = checks.mail_servers_are_waited_for_and_not_for_ever(None)
+    assert found.id == "tollgate.E012"
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        ({}, 10),
+        ({"EMAIL_TIMEOUT_S": "3.5"}, 3.5),
+        (
+            {"EMAIL_URL": "smtp+tls://me:pass%40word@mail.example.com:587?timeout=7", "EMAIL_TIMEOUT_S": "3"},
+            7,
+        ),
+        ({"EMAIL_URL": "smtp://mail.example.com:25?timeout=0.5"}, 0.5),
+    ],
+)
+def test_mail_is_waited_for_as_long_as_the_address_or_the_variable_says(
+    given: dict[str, str], seconds: float
+) -> None:
+    smtp = "django.core.mail.backends.smtp.EmailBackend"
+    code = f"from django.core import mail; print(mail.get_connection('{smtp}').timeout)"
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("EMAIL_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environ | given,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert float(done.stdout) == seconds
 
 
 def test_what_makes_sense_is_accepted(settings: Settings) -> None:

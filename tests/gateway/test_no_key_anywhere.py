@@ -25,7 +25,9 @@ from tests.instance import installed
 
 pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("instance")]
 
-MAILS = "from usage import tasks; tasks.aggregate_allowances(); tasks.mail_anomalies()"
+MAILS = (
+    "from usage import tasks; tasks.aggregate_allowances(); tasks.mail_allowances(); tasks.mail_anomalies()"
+)
 
 
 @pytest.fixture(scope="module")

@@ -56,6 +56,12 @@ def test_a_share_is_never_rounded_up_to_all() -> None:
     assert owing() == [drawn]
 
 
+def aggregate_and_mail() -> None:
+    """Both ticks, one after the other."""
+    tasks.aggregate_allowances()
+    tasks.mail_allowances()
+
+
 @pytest.mark.django_db
 def test_a_plan_without_an_allowance_has_no_share() -> None:
     account = factories.make_account()
@@ -75,8 +81,8 @@ def test_one_mail_at_80_percent_and_one_at_100_percent() -> None:
     Membership.objects.create(account=account, user=member, role=Membership.Role.MEMBER)
     for tokens in (159_999, 160_000, 180_000, 200_000, 200_100):
         draw(account, tokens=tokens, requests=12)
-        tasks.aggregate_allowances()
-        tasks.aggregate_allowances()
+        aggregate_and_mail()
+        aggregate_and_mail()
 
     warning, exhausted = mail.outbox
     assert warning.subject == "80 % of your daily allowance is used"
@@ -91,9 +97,9 @@ def test_one_mail_at_80_percent_and_one_at_100_percent() -> None:
 @time_machine.travel(AT, tick=False)
 def test_a_jump_past_both_marks_is_one_mail() -> None:
     draw(factories.make_account(), tokens=250_000)
-    tasks.aggregate_allowances()
+    aggregate_and_mail()
     draw(DailyAllowance.objects.get().account, tokens=250_001)
-    tasks.aggregate_allowances()
+    aggregate_and_mail()
     assert [message.subject for message in mail.outbox] == ["Your daily allowance is used up"]
 
 
@@ -114,13 +120,13 @@ def test_a_mail_that_the_server_refuses_is_sent_after_its_lease(monkeypatch: pyt
 
     with time_machine.travel(AT, tick=False), monkeypatch.context() as patch:
         patch.setattr(alerting, "mail_allowance", refuse)
-        tasks.aggregate_allowances()
+        aggregate_and_mail()
     with time_machine.travel(AT + owed_mail.LEASE / 2, tick=False):
-        tasks.aggregate_allowances()
+        aggregate_and_mail()
     assert mail.outbox == []
     for _ in range(2):
         with time_machine.travel(AT + owed_mail.LEASE, tick=False):
-            tasks.aggregate_allowances()
+            aggregate_and_mail()
     assert len(mail.outbox) == 1
 
 
@@ -136,9 +142,9 @@ def test_a_worker_killed_between_the_mark_and_the_mail_leaves_it_owed(
     with time_machine.travel(AT, tick=False), monkeypatch.context() as patch:
         patch.setattr(alerting, "mail_allowance", die)
         with pytest.raises(KeyboardInterrupt):
-            tasks.aggregate_allowances()
+            aggregate_and_mail()
     with time_machine.travel(AT + owed_mail.LEASE, tick=False):
-        tasks.aggregate_allowances()
+        aggregate_and_mail()
     assert [message.subject for message in mail.outbox] == ["85 % of your daily allowance is used"]
 
 
@@ -147,7 +153,7 @@ def test_nobody_is_told_late_about_a_day_that_is_over() -> None:
     draw(factories.make_account(), tokens=200_000)
     allowances.aggregate(at=AT)
     with time_machine.travel(AT + dt.timedelta(days=1), tick=False):
-        tasks.aggregate_allowances()
+        aggregate_and_mail()
     assert mail.outbox == []
 
 
@@ -158,7 +164,7 @@ def test_a_worker_that_read_before_another_marked_marks_nothing(
 ) -> None:
     drawn = draw(factories.make_account(), tokens=tokens)
     with time_machine.travel(AT, tick=False):
-        tasks.aggregate_allowances()
+        aggregate_and_mail()
     monkeypatch.setattr(allowances, "_near", lambda _today: [drawn.pk])
     monkeypatch.setattr(allowances, "_exhausted", lambda _today: [drawn.pk] if tokens == 200_000 else [])
     allowances.aggregate(at=AT)
@@ -171,8 +177,8 @@ def test_two_workers_send_each_mail_once() -> None:
     for _ in range(6):
         draw(factories.make_account(), tokens=170_000)
     with time_machine.travel(AT, tick=False):
-        in_parallel(lambda _number: tasks.aggregate_allowances(), times=4)
-        tasks.aggregate_allowances()
+        in_parallel(lambda _number: aggregate_and_mail(), times=4)
+        aggregate_and_mail()
     assert len(mail.outbox) == 6
     assert owing() == []
 

@@ -9,6 +9,7 @@ from pytest_django import Settings
 
 from accounts import mailing
 from billing.models import ChainHead, LedgerTransaction
+from config import celery
 from tests import factories
 from tests.usage.test_auditing_the_ledger import plant
 from usage import alerting, tasks
@@ -17,8 +18,10 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
-def _operators(settings: Settings) -> None:
+def _operators(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.OPERATOR_EMAILS = ["operator@example.com"]
+    # The mail is a task of its own: here it is done at once.
+    monkeypatch.setitem(celery.app.conf, "task_always_eager", True)
 
 
 def test_right_books_are_logged_with_the_head_of_the_chain(
