@@ -148,7 +148,7 @@ def mail_servers_are_waited_for_and_not_for_ever(
             Error(
                 f"EMAIL_TIMEOUT_S, or ?timeout= of EMAIL_URL, is {settings.EMAIL_TIMEOUT:g}.",
                 hint=f"Give seconds: more than 0, and less than {_LONGEST_MAIL_TIMEOUT_S}. 10 will do.",
-                id="tollgate.E011",
+                id="tollgate.E012",
             )
         ]
     return []

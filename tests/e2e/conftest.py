@@ -57,7 +57,7 @@ def browser_context_args(shared_instance: Instance) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def furniture(shared_instance: Instance) -> Furniture:
     """People with and without data in the shared instance, who can be signed in."""
     return furnish(shared_instance)

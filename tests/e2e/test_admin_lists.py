@@ -8,6 +8,8 @@ from playwright.sync_api import Browser
 from tests.e2e.furnishing import OPERATOR, Furniture
 from tests.e2e.looking import sign_in
 
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("instance")]
+
 _LAPTOP = {"width": 1280, "height": 800}
 
 
