@@ -122,6 +122,15 @@ class PostgresPipe:
         """Have PostgreSQL end another of our connections; whether it has gone. Raises PostgresAway, CallRefused."""
         return not await self.commit(Call(_END, [session.encode()]))
 
+    def look(self) -> None:
+        """See whether something has come, or the connection has gone, without being told.
+
+        Where a backend ends while something lies unread before it, the event loop (libuv) is told of an error once, and
+        never of the end.
+        """
+        if self._socket >= 0:
+            self._on_readable()
+
     def close(self) -> None:
         """Drop the connection; a transaction that was open is rolled back."""
         self._lose("the connection was closed")

@@ -287,6 +287,8 @@ class Teller:
         self._patience.extendleft(reversed(kept))
         while self._patience and (future := self._patience[0].future) is not None and future.done():
             self._patience.popleft()
+        if self._flights.busy_s >= _LOOK_S and self._connection.pipe is not None:
+            self._connection.pipe.look()
         if self._flights and self._flights.busy_s >= self._connection.answer_timeout_s:
             self._connection.lose(PostgresAway("no answer in time"))
         if self._is_due():
