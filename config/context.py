@@ -40,7 +40,7 @@ def console(request: HttpRequest) -> dict[str, Any]:
     user: User | AnonymousUser | None = getattr(request, "user", None)
     return {
         "api_base_url": f"{base_url(request)}/v1",
-        "is_embedded": settings.EMBEDDED,
+        "mail_is_kept": settings.MAIL_IS_KEPT,
         "is_sandbox": bool(settings.SANDBOX_UPSTREAM_URL),
         "account": account,
         "wallet": wallet,

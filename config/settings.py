@@ -218,7 +218,8 @@ GATEWAY_CATALOGUE_EVERY_S = env.float("GATEWAY_CATALOGUE_EVERY_S", default=2.0)
 vars().update(_mail := env.email("EMAIL_URL", default="smtp://localhost:25"))
 # Longest silence of the mail server, at each step; `?timeout=` of its address goes before the variable.
 EMAIL_TIMEOUT = float(_mail.get("OPTIONS", {}).get("TIMEOUT", env.float("EMAIL_TIMEOUT_S", default=10.0)))
-if EMBEDDED and not env.str("EMAIL_URL", default=""):
+MAIL_IS_KEPT = EMBEDDED and not env.str("EMAIL_URL", default="")
+if MAIL_IS_KEPT:
     EMAIL_BACKEND = "config.outbox.OutboxBackend"
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Tollgate <tollgate@localhost>")
 SERVER_EMAIL = DEFAULT_FROM_EMAIL

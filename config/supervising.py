@@ -198,7 +198,7 @@ class Instance:
         lines = [f"\nTollgate is ready: {self._url}  ({seconds:.1f} s)", f"  API base URL     {self._url}/v1"]
         if self._sandbox:
             lines.append("  Models           played by the built-in sandbox, because no provider key is set")
-        if self._additions["TOLLGATE_EMBEDDED"] == "1":
+        if self._additions["TOLLGATE_EMBEDDED"] == "1" and not self._environ.get("EMAIL_URL"):
             lines.append("  Mail             kept in an outbox that the pages show; nothing is sent")
         lines += ["  Next             open the address and sign up", "  Ctrl-C stops it.\n"]
         sys.stdout.write("\n".join(lines))

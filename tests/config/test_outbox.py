@@ -87,4 +87,15 @@ def test_outside_embedded_mode_there_is_no_such_page(client: Client, settings: S
     settings.EMBEDDED = False
 
     assert read(client).status_code == 404
-    assert b"/outbox/" not in client.get("/accounts/login/").content
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_pages_send_people_to_the_outbox_only_where_mail_is_kept(
+    client: Client, settings: Settings, is_kept: bool
+) -> None:
+    settings.EMBEDDED, settings.MAIL_IS_KEPT = True, is_kept
+
+    page = client.get("/accounts/login/").content
+
+    assert (b"/outbox/" in page) is is_kept
