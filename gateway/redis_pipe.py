@@ -88,14 +88,25 @@ class RedisPipe:
         if self._address.get("db"):
             greeting.append(("SELECT", str(self._address["db"])))
         greeting += [("SCRIPT", "LOAD", script) for script in self._scripts]
-        if self._greeting is not None:
-            script, key = self._greeting
-            if self._connection is not None:
-                self._is_unheard |= self._connection.is_unheard
-            greeting.append(("EVAL", script, "1", key, str(int(self._is_unheard))))
-        await asyncio.gather(*[connection.send(*command) for command in greeting])
-        self._connection, self._is_unheard = connection, False
+        if self._connection is not None:
+            self._is_unheard |= self._connection.is_unheard
+        await asyncio.gather(*[connection.send(*command) for command in greeting], self._greet(connection))
+        while self._is_unheard:
+            # Somebody had something to tell meanwhile.
+            await self._greet(connection)
+        self._connection = connection
         return connection
+
+    async def _greet(self, connection: "_Connection") -> None:
+        is_unheard, self._is_unheard = self._is_unheard, False
+        if self._greeting is None:
+            return
+        script, key = self._greeting
+        try:
+            await connection.send("EVAL", script, "1", key, str(int(is_unheard)))
+        except BaseException:
+            self._is_unheard |= is_unheard
+            raise
 
     async def _open(self) -> "_Connection":
         loop = asyncio.get_running_loop()

@@ -120,6 +120,38 @@ def test_what_was_cut_off_before_its_answer_may_not_have_been_heard(tmp_path: Pa
     assert said == [b"0", b"0", b"0", b"1"]
 
 
+def test_what_was_to_be_told_while_it_greeted_is_said_in_another_greeting(tmp_path: Path) -> None:
+    said: list[bytes] = []
+    is_greeting, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        commands = hiredis.Reader()
+        while piece := await reader.read(4096):
+            commands.feed(piece)
+            while command := commands.gets():
+                if command[0] == b"EVAL":
+                    said.append(command[-1])
+                    is_greeting.set()
+                    await may_answer.wait()
+                writer.write(b"+OK\r\n")
+
+    async def go() -> None:
+        server = await asyncio.start_unix_server(serve, tmp_path / "redis")
+        pipe = RedisPipe(f"unix://{tmp_path}/redis", ECHO, greeting=("return 1", "key"))
+        asking = asyncio.ensure_future(pipe.run(ECHO, "key", "1"))
+        await is_greeting.wait()
+        with pytest.raises(RedisAway):
+            pipe.tell(ECHO, "key", "2")
+        may_answer.set()
+        await asking
+        await pipe.close()
+        server.close()
+
+    asyncio.run(go())
+
+    assert said == [b"0", b"1"]
+
+
 def test_after_a_failure_it_connects_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     async def go() -> object:
         pipe = RedisPipe(settings.REDIS_URL, ECHO, BROKEN)
