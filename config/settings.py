@@ -217,7 +217,8 @@ GATEWAY_CATALOGUE_EVERY_S = env.float("GATEWAY_CATALOGUE_EVERY_S", default=2.0)
 # Embedded mode keeps mail in an outbox that a page shows to loopback only; elsewhere it goes out by SMTP.
 vars().update(_mail := env.email("EMAIL_URL", default="smtp://localhost:25"))
 # Longest silence of the mail server, at each step; `?timeout=` of its address goes before the variable.
-EMAIL_TIMEOUT = float(_mail.get("OPTIONS", {}).get("TIMEOUT", env.float("EMAIL_TIMEOUT_S", default=10.0)))
+_wait = _mail.get("OPTIONS", {}).get("TIMEOUT", env.str("EMAIL_TIMEOUT_S", default="10"))
+EMAIL_TIMEOUT = float(decimal_or_nan(str(_wait)))
 MAIL_IS_KEPT = EMBEDDED and not env.str("EMAIL_URL", default="")
 if MAIL_IS_KEPT:
     EMAIL_BACKEND = "config.outbox.OutboxBackend"

@@ -9,7 +9,7 @@ from django.db.models import ProtectedError
 
 from accounts.models import Account
 from billing import crediting, reports, unmatched, verifying, webhooks
-from billing.models import Posting
+from billing.models import Posting, WebhookEvent
 from billing.providers.provider import PaymentArrived, WebhookMessage
 from tests import factories
 from tests.usage import rows
@@ -183,6 +183,40 @@ def test_what_was_told_of_a_payment_and_how_it_was_closed_stays(
 
 
 @pytest.mark.parametrize(
+    ("end", "change"),
+    [
+        ("closed", "note = 'another'"),
+        ("closed", "closed_at = now()"),
+        ("closed", "closed_by_id = closed_by_id + 1"),
+        ("closed", "closed_at = NULL, note = ''"),
+        ("closed", "outcome = 'waiting', processed_at = NULL, closed_at = NULL, note = ''"),
+        ("done", "outcome = 'ignored'"),
+        ("done", "outcome = 'waiting', processed_at = NULL"),
+        ("unmatched", "outcome = 'ignored'"),
+    ],
+)
+def test_how_an_event_ended_stays(account: Account, end: str, change: str) -> None:
+    said = PaymentArrived(reference="r", payment="p", amount_cents=5, currency="usd")
+    told = WebhookMessage(event="evt_1", type="payment", occurred_at=AT, news=said)
+    event = webhooks.record(provider="stripe", message=told, at=AT)
+    if end == "closed":
+        webhooks.close(event=event, actor=account.members.get(), note="not ours", at=AT)
+    else:
+        WebhookEvent.objects.update(outcome=end, processed_at=AT)
+    with pytest.raises(IntegrityError, match="billing_webhookevent is immutable"):
+        run(f"UPDATE billing_webhookevent SET {change}")  # noqa: S608
+
+
+def test_an_event_that_was_acted_on_while_it_was_closed_says_both(account: Account) -> None:
+    told = WebhookMessage(event="evt_1", type="payment", occurred_at=AT, news=None)
+    event = webhooks.record(provider="stripe", message=told, at=AT)
+    webhooks.close(event=event, actor=account.members.get(), note="not ours", at=AT)
+    run("UPDATE billing_webhookevent SET outcome = 'done'")
+    event.refresh_from_db()
+    assert (event.outcome, event.note) == ("done", "not ours")
+
+
+@pytest.mark.parametrize(
     "statement", ["DELETE FROM billing_auditedhead", "UPDATE billing_auditedhead SET number = 1"]
 )
 def test_what_an_audit_has_seen_stays(statement: str) -> None:
@@ -234,6 +268,7 @@ def test_an_account_with_a_ledger_is_not_deleted(account: Account) -> None:
         "billing.migrations.0009_ledger_chain",
         "billing.migrations.0017_both_ways",
         "billing.migrations.0020_what_stays",
+        "billing.migrations.0022_events_end_once",
         "usage.migrations.0005_posted_usage_stays",
     ],
 )

@@ -62,6 +62,22 @@ def test_mail_is_waited_for_as_long_as_the_address_or_the_variable_says(
     assert float(done.stdout) == seconds
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{"EMAIL_TIMEOUT_S": "nan"}, {"EMAIL_TIMEOUT_S": "soon"}, {"EMAIL_URL": "smtp://mail:25?timeout=soon"}],
+)
+def test_a_wait_for_mail_that_is_no_number_is_refused_by_its_check(given: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py", "check", "--tag", "security"],
+        env=os.environ | given,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "(tollgate.E012) EMAIL_TIMEOUT_S, or ?timeout= of EMAIL_URL, is nan." in done.stderr
+
+
 def test_what_makes_sense_is_accepted(settings: Settings) -> None:
     settings.RECEIPT_FONTS = [str(settings.BASE_DIR / "node_modules/dejavu-fonts-ttf/ttf/DejaVuSerif.ttf")]
     assert checks.refunds_and_receipts_make_sense(None) == []

@@ -6,9 +6,9 @@ from importlib import import_module
 import pytest
 from pytest_django import Settings
 
-from billing import topping_up, unmatched
+from billing import topping_up, unmatched, webhooks
 from billing.models import PaymentReport, TopUp, UnmatchedPayment, WebhookEvent
-from billing.providers.provider import PaymentArrived
+from billing.providers.provider import DisputeChanged, News, PaymentArrived, RefundChanged, WebhookMessage
 from tests import factories
 from tests.usage.test_auditing_the_ledger import found, plant
 from usage import auditing
@@ -256,3 +256,49 @@ def test_payments_that_were_closed_before_that_was_kept_are_taken_for_closed(top
     assert len(found()) == 1
     plant(import_module("billing.migrations.0020_what_stays").CLOSINGS)
     assert found() == []
+
+
+GONE = [
+    RefundChanged("re_1", "", "pay_1", 2500, "usd", "succeeded"),
+    DisputeChanged("du_1", "pay_1", 2500, "usd", "fraudulent", "open"),
+]
+
+
+def told(news: News) -> WebhookEvent:
+    message = WebhookMessage("evt_2", "it went back", AT, news)
+    return webhooks.record(provider="stripe", message=message, at=AT)
+
+
+def ignore() -> None:
+    """By a query that the database does not refuse: an event of no payment of ours ends so."""
+    WebhookEvent.objects.filter(outcome="waiting").update(outcome="ignored", processed_at=AT)
+
+
+@pytest.mark.parametrize("news", GONE)
+@pytest.mark.parametrize(("seconds", "is_found"), [(59, False), (61, True)])
+def test_what_went_back_of_a_paid_top_up_and_is_ignored_by_hand_is_found(
+    topup: TopUp, news: News, seconds: int, is_found: bool
+) -> None:
+    told(news)
+    ignore()
+    line = (
+        f"stripe event evt_2, it went back, of top-up {topup.pk}:"
+        " it is ignored, no operator has closed it, and its payment is one of ours"
+    )
+    later = AT + dt.timedelta(seconds=seconds)
+    assert auditing.audit_ledger(at=later).discrepancies == [line] * is_found
+
+
+@pytest.mark.parametrize("news", GONE)
+def test_what_went_back_and_an_operator_has_closed_is_right(topup: TopUp, news: News) -> None:
+    actor = topup.account.members.get()
+    webhooks.close(event=told(news), actor=actor, note="settled by letter", at=AT)
+    WebhookEvent.objects.update(closed_by=None)
+    assert auditing.audit_ledger(at=AT + dt.timedelta(hours=1)).discrepancies == []
+
+
+@pytest.mark.parametrize("payment", ["pay_2", ""])
+def test_what_went_back_of_a_payment_that_is_none_of_ours_is_ignored(payment: str) -> None:
+    told(DisputeChanged("du_1", payment, 2500, "usd", "fraudulent", "open"))
+    ignore()
+    assert auditing.audit_ledger(at=AT + dt.timedelta(hours=1)).discrepancies == []

@@ -8,6 +8,7 @@ from accounts.models import Account, Plan
 from billing import adjusting, crediting, expiring, promotions
 from billing.models import PromotionalCredit
 from tests import factories
+from tests.billing import test_disputing, test_refunding, test_withheld_credit
 from tests.usage import rows
 from tests.usage.test_auditing_the_ledger import found, plant
 
@@ -85,3 +86,27 @@ def test_an_expiry_without_its_lot_is_found(account: Account) -> None:
     lines = found()
     assert "ledger transaction expiry:0:0: the promotional credit that it moved does not exist" in lines
     assert f"promotional credit {lot.pk}, expired: the ledger says nothing" in "".join(lines)
+
+
+def test_a_lot_that_was_closed_by_hand_beside_a_refund_of_paid_credit_is_found() -> None:
+    """Refunds, and disputes that were won, took nothing of it: no bound is as wide as they were."""
+    topup = test_refunding.bought(granted="5")
+    test_disputing.hear(topup, "open")
+    test_disputing.hear(topup, "won")
+    test_refunding.refund(topup, usd="8")
+    assert found() == []
+    lot = topup.account.promotional_credits.get()
+    PromotionalCredit.objects.filter(pk=lot.pk).update(remaining_nanousd=0, closed_at=AT)
+    assert found() == [gone(topup.account, lot, "5.000000000", "0.000000000")]
+
+
+@pytest.mark.parametrize("ending", ["open", "lost", "won"])
+def test_a_lot_that_lost_credit_to_a_dispute_is_right(ending: str) -> None:
+    topup = test_refunding.bought()
+    test_refunding.spend(topup.account, 17)
+    lot = test_withheld_credit.grant(topup, usd=5, days=None)
+    test_disputing.hear(topup, "open")
+    test_disputing.hear(topup, ending)
+    lot.refresh_from_db()
+    assert lot.remaining_nanousd == (5 * 10**9 if ending == "won" else 0)
+    assert found() == []

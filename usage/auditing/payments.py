@@ -147,4 +147,19 @@ CHECKS = (
         ) ORDER BY e.id
         """,
     ),
+    Check(
+        "{subject}: it is ignored, no operator has closed it, and its payment is one of ours",
+        """
+        SELECT format('%s event %s, %s, of top-up %s', e.provider, e.event, e.type, u.id), 0, 0, false
+        FROM billing_webhookevent e CROSS JOIN audited
+        JOIN billing_topup u
+            ON u.status = 'paid' AND u.provider = e.provider AND u.provider_payment = e.news->>'payment'
+        -- What a person has closed is settled elsewhere.
+        WHERE e.outcome = 'ignored' AND e.closed_at IS NULL AND e.news->>'kind' IN ('RefundChanged', 'DisputeChanged')
+            AND u.provider_payment <> ''
+            -- What was told before its payment was known is taken up again right after that is credited.
+            AND u.paid_at < audited.at - interval '1 minute'
+        ORDER BY e.id
+        """,
+    ),
 )

@@ -2,22 +2,25 @@
 
 from usage.auditing.check import Check
 
-# Of each lot and all later ones of its account: what is gone of them, other than by their dates.
-_GONE = """
-    SELECT account_id, id, transaction_id, charged_before_nanousd,
-        sum(amount_nanousd - remaining_nanousd - expired_nanousd) OVER (
-            PARTITION BY account_id ORDER BY id DESC
-        ) AS gone
-    FROM billing_promotionalcredit
-"""
-# What may have come out of lots besides usage: what undid a grant, and what a refund or a dispute has taken.
+_WITHHELD = "SELECT lot_id, sum(amount_nanousd) AS amount FROM billing_withheldcredit GROUP BY lot_id"
+# Of each lot and all later ones of its account: what is gone of them, other than by their dates, and what of it refunds
+# and disputes have taken. These take paid credit first, so what they took of lots is only what is kept as withheld.
+_GONE = f"""
+    SELECT c.account_id, c.id, c.transaction_id, c.charged_before_nanousd,
+        sum(c.amount_nanousd - c.remaining_nanousd - c.expired_nanousd) OVER later AS gone,
+        coalesce(sum(withheld.amount) OVER later, 0) AS withheld
+    FROM billing_promotionalcredit c LEFT JOIN ({_WITHHELD}) AS withheld ON withheld.lot_id = c.id
+    WINDOW later AS (PARTITION BY c.account_id ORDER BY c.id DESC)
+"""  # noqa: S608 - constants of this module
+# What else may have come out of lots besides usage: what undid a grant, and what went for no refund or dispute.
 _TAKEN = """
     SELECT t.id, t.account_id, abs(p.amount_nanousd) AS amount
     FROM billing_ledgertransaction t
     JOIN billing_posting p ON p.transaction_id = t.id
     JOIN billing_ledgeraccount l ON l.id = p.ledger_account_id
     WHERE t.kind = 'adjustment' AND l.kind = 'promotions' AND p.amount_nanousd > 0
-        OR t.kind NOT IN ('usage', 'expiry', 'adjustment') AND l.kind = 'customer_credits' AND p.amount_nanousd < 0
+        OR t.kind NOT IN ('usage', 'expiry', 'adjustment', 'refund', 'dispute')
+            AND l.kind = 'customer_credits' AND p.amount_nanousd < 0
 """
 
 CHECKS = (
@@ -72,24 +75,21 @@ CHECKS = (
         "account {subject}: {found} of it is gone, and what was charged or taken since then is {expected}",
         f"""
         SELECT format('%s, promotional credit from number %s on', c.account_id, c.id), c.gone,
-            w.attributed_nanousd - c.charged_before_nanousd + coalesce(sum(taken.amount), 0), true
+            w.attributed_nanousd - c.charged_before_nanousd + c.withheld + coalesce(sum(taken.amount), 0), true
         FROM ({_GONE}) AS c
         JOIN billing_wallet w USING (account_id)
         LEFT JOIN ({_TAKEN}) AS taken ON taken.account_id = c.account_id AND taken.id > c.transaction_id
-        GROUP BY c.account_id, c.id, c.gone, c.charged_before_nanousd, w.attributed_nanousd
-        HAVING c.gone > w.attributed_nanousd - c.charged_before_nanousd + coalesce(sum(taken.amount), 0)
+        GROUP BY c.account_id, c.id, c.gone, c.withheld, c.charged_before_nanousd, w.attributed_nanousd
+        HAVING c.gone > w.attributed_nanousd - c.charged_before_nanousd + c.withheld + coalesce(sum(taken.amount), 0)
         ORDER BY c.id
         """,  # noqa: S608 - constants of this module
     ),
     Check(
         "promotional credit {subject}: {found} remains, has expired or may come back, of an amount of {expected}",
-        """
+        f"""
         SELECT c.id::text, c.remaining_nanousd + c.expired_nanousd + withheld.amount, c.amount_nanousd, true
-        FROM billing_promotionalcredit c
-        JOIN (
-            SELECT lot_id, sum(amount_nanousd) AS amount FROM billing_withheldcredit GROUP BY lot_id
-        ) AS withheld ON withheld.lot_id = c.id
+        FROM billing_promotionalcredit c JOIN ({_WITHHELD}) AS withheld ON withheld.lot_id = c.id
         WHERE c.remaining_nanousd + c.expired_nanousd + withheld.amount > c.amount_nanousd
-        """,
+        """,  # noqa: S608 - constants of this module
     ),
 )
