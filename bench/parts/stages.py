@@ -24,6 +24,8 @@ _STAGES = {
     "windows": ("gateway.windows", "gateway.redis_pipe"),
     "teller": (
         "gateway.teller",
+        "gateway.queueing",
+        "gateway.flights",
         "gateway.items",
         "gateway.asking",
         "gateway.outcomes",
