@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.config.processes import assert_all_end, living_processes
+from tests.gateway.conftest import wait_for
 from tests.instance import Instance, installed
 
 pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("instance")]
@@ -43,7 +44,8 @@ def test_a_killed_supervisor_leaves_no_process_and_an_immediate_start_works(inst
 def test_a_killed_child_is_started_again(shared_instance: Instance, name: str) -> None:
     old_pid = shared_instance.kill9(name)
     new_pid = shared_instance.wait_for_restart(name, old_pid)
-    assert new_pid in living_processes(shared_instance.home)
+    # Until it has become the program that it is to be, it does not look like one of the instance's.
+    wait_for(lambda: new_pid in living_processes(shared_instance.home))
     shared_instance.wait_until_answering()
 
 
