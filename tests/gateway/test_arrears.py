@@ -61,6 +61,13 @@ def refused(desk: Desk) -> FinishedRequest:
     )
 
 
+def leave_long_journal(folder: Path, desk: Desk) -> None:
+    """As a process that died would."""
+    dead = Journal(directory=folder, process_id=uuid.uuid4())
+    dead.append(*[refused(desk) for _ in range(LINES)])
+    dead.close()
+
+
 def complete(request: Admission) -> FinishedRequest:
     request.finished.outcome = UsageRecord.Outcome.COMPLETED
     request.finished.output_tokens = 10
@@ -82,9 +89,7 @@ def test_while_a_long_journal_is_settled_requests_are_admitted_and_the_process_b
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = Desk(credit="1")
-    dead = Journal(directory=tmp_path, process_id=uuid.uuid4())
-    dead.append(*[refused(desk) for _ in range(LINES)])
-    dead.close()
+    leave_long_journal(tmp_path, desk)
     monkeypatch.setattr(telling, "_HEARTBEAT_S", 0.1)
     stock = [desk.request() for _ in range(200)]
 
@@ -116,9 +121,7 @@ def test_a_process_that_is_told_to_stop_leaves_the_rest_of_a_long_journal_to_the
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = Desk(credit="1")
-    dead = Journal(directory=tmp_path, process_id=uuid.uuid4())
-    dead.append(*[refused(desk) for _ in range(LINES)])
-    dead.close()
+    leave_long_journal(tmp_path, desk)
     monkeypatch.setattr(telling, "_LAST_REPLAY_S", 0.0)
 
     async def stop_in_the_middle(teller: Teller) -> None:
