@@ -16,6 +16,7 @@ from catalog.pricing import FREE
 from gateway import authorizing, idempotency, routing
 from gateway.answers import KeptAnswer
 from gateway.asgi import Exchange, Headers
+from gateway.counted import minute_of
 from gateway.credentials import RefusedCaller
 from gateway.dialects.dialect import BrokenAnswerError, Dialect
 from gateway.errors import QUOTA, Refusal, budget_reached, daily_allowance_exhausted, insufficient_credits
@@ -29,7 +30,6 @@ from gateway.plant import Plant
 from gateway.request_log import refuse, start_record
 from gateway.streaming import relay
 from gateway.walk import Walk
-from gateway.windows import minute_of
 from keys.authenticating import Credential
 from usage.admission import (
     Admission,

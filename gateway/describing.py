@@ -20,6 +20,7 @@ from catalog.money import usd_string
 from catalog.serving import Servable
 from gateway import authorizing
 from gateway.asgi import Exchange
+from gateway.counted import Counted
 from gateway.credentials import RefusedCaller
 from gateway.endpoints import ENDPOINTS, served_at
 from gateway.errors import (
@@ -36,7 +37,6 @@ from gateway.reading import read
 from gateway.remaining import Funds, effective_remaining
 from gateway.request_log import refuse, start_record
 from gateway.routing import EVERY_CHOICE
-from gateway.windows import Counted
 from keys.authenticating import Credential
 from keys.models import KeySecret
 from usage import queries

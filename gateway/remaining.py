@@ -7,7 +7,7 @@ from typing import Any
 
 from billing.budgets import BudgetState, period_end
 from catalog.money import usd_string
-from gateway.windows import Counted
+from gateway.counted import Counted
 from usage.queries import AllowanceFacts
 
 _CREDITS = "credits"

@@ -9,6 +9,7 @@ from catalog.pricing import TokenPrice
 from catalog.serving import Servable
 from gateway.answers import KeptAnswer
 from gateway.asgi import Exchange, Headers
+from gateway.counted import Counted, refusal_by_teller
 from gateway.dialects.dialect import Dialect, Meter
 from gateway.errors import Refusal
 from gateway.forwarding import Answer
@@ -16,7 +17,6 @@ from gateway.metering import Usage, estimated, is_possible
 from gateway.parsing import Asked
 from gateway.plant import Plant
 from gateway.routing import Candidate
-from gateway.windows import Counted, refusal_by_teller
 from keys.authenticating import Credential
 from usage.admission import Admitted, Idempotency
 from usage.minutes import MinuteExhausted

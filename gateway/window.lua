@@ -2,10 +2,12 @@
 --
 -- KEYS[1]  a hash: `r<second>` requests and `t<second>` tokens that began in that second, `R` and `T` the sums of all,
 --          `o` the oldest second that may be among them
--- ARGV     limit of requests, limit of tokens (-1: none), tokens of this request, 1 to count it or 0 only to look
--- returns  allowed (0 or 1), requests and tokens counted (this one too if it was), milliseconds until all of them
---          have left the minute, milliseconds until this request would fit (0 if allowed), the second it counts in,
---          which limit refused (`requests`, `tokens` or the empty string), whether Redis has known the whole minute
+-- ARGV     limit of requests, limit of tokens (-1: none), tokens of this request, 1 to count it or 0 only to look,
+--          for how many more of its kind room is asked for, to be counted by who asks
+-- returns  requests and tokens counted (this one too if it was, and those there is room given for), milliseconds until
+--          all of them have left the minute, milliseconds until this request would fit (0 if it did), the second it
+--          counts in, which limit refused (`requests`, `tokens` or the empty string), whether Redis has known the whole
+--          minute, for how many more there is room given, how many milliseconds are left of the second
 local time = redis.call('TIME')
 local now, ms = tonumber(time[1]), math.floor(tonumber(time[2]) / 1000)
 local limits = {r = tonumber(ARGV[1]), t = tonumber(ARGV[2])}
@@ -56,14 +58,27 @@ local function fits_in(kind)
   return 61000 - ms
 end
 
-if ARGV[4] == '0' then return {1, used.r, used.t, reset(), 0, now, '', knows} end
+if ARGV[4] == '0' then return {used.r, used.t, reset(), 0, now, '', knows, 0, 1000 - ms} end
 for _, kind in ipairs({'r', 't'}) do
   if limits[kind] >= 0 and used[kind] + asks[kind] > limits[kind] then
-    return {0, used.r, used.t, reset(), fits_in(kind), now, kind == 'r' and 'requests' or 'tokens', knows}
+    local name = kind == 'r' and 'requests' or 'tokens'
+    return {used.r, used.t, reset(), fits_in(kind), now, name, knows, 0, 1000 - ms}
   end
 end
-redis.call('HSET', key, 'o', oldest, 'R', used.r + 1, 'T', used.t + asks.t,
-  'r' .. now, (tonumber(stored[4]) or 0) + 1, 't' .. now, (tonumber(stored[5]) or 0) + asks.t)
+
+-- Room is given while less than half of the minute is used, and a sixteenth of what is left of that half at most: what
+-- lies unused with one process is little, and is back long before another would be refused for it.
+local given = knows * tonumber(ARGV[5])
+for kind, asked in pairs(asks) do
+  if limits[kind] >= 0 and asked > 0 then
+    given = math.min(given, math.floor((limits[kind] / 2 - used[kind] - asked) / 16 / asked))
+  end
+end
+given = math.max(given, 0)
+
+local requests, tokens = 1 + given, (1 + given) * asks.t
+redis.call('HSET', key, 'o', oldest, 'R', used.r + requests, 'T', used.t + tokens,
+  'r' .. now, (tonumber(stored[4]) or 0) + requests, 't' .. now, (tonumber(stored[5]) or 0) + tokens)
 -- The first one of its second outlives them all.
 if not stored[4] then redis.call('EXPIRE', key, 62) end
-return {1, used.r + 1, used.t + asks.t, left_in(now), 0, now, '', knows}
+return {used.r + requests, used.t + tokens, left_in(now), 0, now, '', knows, given, 1000 - ms}

@@ -1,7 +1,8 @@
 """Stage 4: requests and tokens a minute, of one key, over all processes.
 
 The minute slides: a request counts for 60 seconds, in steps of one. One Redis round trip runs one Lua script,
-so the count is exact whatever runs in parallel. Where Redis does not answer within 100 ms, and for the minute after it
+so the count is exact whatever runs in parallel. A key that is used often and far from its limits needs none for most of
+its requests (`gateway.shares`). Where Redis does not answer within 100 ms, and for the minute after it
 was emptied or started anew, it does not know the whole minute: then the teller counts it from what is admitted
 (`usage.minutes`), which is as exact and costs more. What it admits then, Redis has missed; so the teller does not
 believe Redis afterwards either, for that key and in every process. A refused request is not counted.
@@ -11,29 +12,27 @@ import asyncio
 import datetime as dt
 import logging
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from django.conf import settings
 
-from gateway.asgi import Headers
-from gateway.errors import Refusal, rate_limit_exceeded
+from gateway.counted import MINUTE_MS, Counted, Fitting, refusal_of
 from gateway.reading import read
 from gateway.redis_pipe import RedisAway, RedisPipe
+from gateway.shares import Share
 from keys.authenticating import Credential
 from usage import minutes
-from usage.minutes import Minute, MinuteExhausted, MinuteState
 
 logger = logging.getLogger(__name__)
 
 _PAUSE_S = 1.0
 # What a request has used is told to Redis with the next question, or after this.
 _TELL_WITHIN_S = 0.005
-_MINUTE_S = 60
-_SECOND_MS = 1000
 _NO_LIMIT = -1
+_UNLIMITED = (None, None)
+# Keys whose share is remembered; beyond that those are forgotten whose second is over.
+_MOST_SHARES = 10_000
 _COUNT = (Path(__file__).parent / "window.lua").read_text()
 # A counter that has gone meanwhile must not come back without an expiry.
 _CORRECT = """
@@ -59,52 +58,6 @@ _SINCE = "minute:since"
 _VOUCH = "return redis.call('SET', KEYS[1], redis.call('TIME')[1] - 61, 'NX')"
 
 
-# The output limit, `max_tokens=40`, with which a request would count no more than so many tokens; empty: none would.
-Fitting = Callable[[int], str]
-
-
-@dataclass(slots=True)
-class Counted:
-    """What the minute of a key looks like with this request in it, or without it if it was refused."""
-
-    limit_requests: int | None
-    limit_tokens: int | None
-    requests: int
-    tokens: int
-    reset_ms: int
-    retry_ms: int
-    second: int  # of the clock that counted; a correction goes to the same one. 0: Redis has not counted it
-    refused: str  # `requests`, `tokens` or empty
-    is_known: bool  # Redis knows the whole minute, as far as it can tell; else the teller has to count it
-
-    def learn(self, state: MinuteState) -> None:
-        """Take over what the teller has counted."""
-        self.requests, self.tokens, self.reset_ms = state.requests, state.tokens, _MINUTE_S * _SECOND_MS
-
-    def without(self, tokens: int) -> "Counted":
-        """The same minute without this request of so many tokens."""
-        return replace(self, requests=self.requests - 1, tokens=self.tokens - tokens)
-
-    def headers(self) -> Headers:
-        """OpenAI's `x-ratelimit-*` headers; what has no limit has no headers."""
-        headers: Headers = []
-        reset = duration(self.reset_ms).encode()
-        if self.limit_requests is not None:
-            remaining = max(self.limit_requests - self.requests, 0)
-            headers += [
-                (b"x-ratelimit-limit-requests", b"%d" % self.limit_requests),
-                (b"x-ratelimit-remaining-requests", b"%d" % remaining),
-                (b"x-ratelimit-reset-requests", reset),
-            ]
-        if self.limit_tokens is not None:
-            headers += [
-                (b"x-ratelimit-limit-tokens", b"%d" % self.limit_tokens),
-                (b"x-ratelimit-remaining-tokens", b"%d" % max(self.limit_tokens - self.tokens, 0)),
-                (b"x-ratelimit-reset-tokens", reset),
-            ]
-        return headers
-
-
 class Windows:
     """The sliding minutes of all keys, in Redis."""
 
@@ -114,6 +67,8 @@ class Windows:
         # What is to be told of each key's seconds: requests and tokens. Many requests of a second are told as one.
         self._corrections: dict[tuple[int, int], tuple[int, int]] = {}
         self._telling: asyncio.TimerHandle | None = None
+        self._shares: dict[int, Share] = {}
+        self._loop = asyncio.get_running_loop()
 
     def will_miss(self, counted: Counted, *, tokens: int) -> bool:
         """Whether Redis counts so many tokens too little of a request, and cannot be told now."""
@@ -126,9 +81,23 @@ class Windows:
 
     async def count(self, credential: Credential, *, tokens: int, fitting: Fitting) -> Counted | None:
         """Count one request of about this many tokens; None for a key without limits. Raises Refusal (429)."""
-        if credential.requests_per_minute is None and credential.tokens_per_minute is None:
+        limits = credential.minute_limits
+        if limits == _UNLIMITED:
             return None
-        counted = await self._ask(credential, tokens=tokens, counts=True)
+        share = self._share_of(credential.key_id)
+        now = time.monotonic()
+        if counted := share.take(limits, tokens=tokens, now=now):
+            return counted
+        self._give_back(credential.key_id, share)
+        wanted = share.wanted(now)
+        if not wanted:
+            counted = await self._count(credential, share, tokens=tokens, wanted=0)
+        else:
+            share.is_asked_for = True
+            try:
+                counted = await self._count(credential, share, tokens=tokens, wanted=wanted)
+            finally:
+                share.is_asked_for = False
         if counted.refused:
             raise refusal_of(counted, tokens=tokens, fitting=fitting)
         return counted
@@ -138,28 +107,69 @@ class Windows:
 
         Where Redis does not know it, PostgreSQL does. Raises Refusal (503) where that is away too.
         """
-        if credential.requests_per_minute is None and credential.tokens_per_minute is None:
+        if credential.minute_limits == _UNLIMITED:
             return None
-        counted = await self._ask(credential, tokens=0, counts=False)
+        counted, _, _ = await self._ask(credential, tokens=0, counts=False)
         now = dt.datetime.now(dt.UTC)
         if not counted.is_known or await read(minutes.has_gap, key_id=credential.key_id, at=now):
             counted.learn(await read(minutes.state_of, key_id=credential.key_id, at=now))
+        elif share := self._shares.get(credential.key_id):
+            return share.without(counted)
         return counted
 
     def correct(self, credential: Credential, counted: Counted, *, requests: int = 0, tokens: int) -> None:
         """Add what a request used beyond its estimate (or give back the rest), in the second it was counted in."""
         if not counted.second or not (tokens or requests):
             return
-        where = credential.key_id, counted.second
-        more_requests, more_tokens = self._corrections.get(where, (0, 0))
-        self._corrections[where] = more_requests + requests, more_tokens + tokens
-        # Nobody waits for it: it comes before whatever this process counts next.
-        if self._telling is None:
-            self._telling = asyncio.get_running_loop().call_later(_TELL_WITHIN_S, self._tell)
+        share = self._shares.get(credential.key_id)
+        if share is not None and share.second == counted.second:
+            share.correct(requests=requests, tokens=tokens)
+        self._will_tell(credential.key_id, counted.second, requests=requests, tokens=tokens)
 
     async def close(self) -> None:
+        for key_id, share in self._shares.items():
+            self._give_back(key_id, share)
         self._tell()
         await self._redis.close()
+
+    def _share_of(self, key_id: int) -> Share:
+        if len(self._shares) > _MOST_SHARES:
+            now = time.monotonic()
+            self._shares = {id_: share for id_, share in self._shares.items() if share.left_s(now) > 0}
+        return self._shares.setdefault(key_id, Share())
+
+    async def _count(self, credential: Credential, share: Share, *, tokens: int, wanted: int) -> Counted:
+        """Have Redis count the request, and give room for so many more if it can."""
+        counted, given, ends_at = await self._ask(credential, tokens=tokens, counts=True, wanted=wanted)
+        if not counted.second or counted.refused:
+            return counted
+        if share.second != counted.second:
+            self._give_back(credential.key_id, share)
+        share.learn(counted, given=given, tokens=tokens, ends_at=ends_at)
+        if given:
+            self._give_back_in_time(credential.key_id, share, share.second)
+        return share.without(counted)
+
+    def _give_back_in_time(self, key_id: int, share: Share, second: int) -> None:
+        """Give back what is left of the share when its second is over, if that is still the same."""
+        if share.second != second:
+            return
+        if (left_s := share.left_s(time.monotonic())) > 0:
+            self._loop.call_later(left_s, self._give_back_in_time, key_id, share, second)
+        else:
+            self._give_back(key_id, share)
+
+    def _give_back(self, key_id: int, share: Share) -> None:
+        if share.requests or share.tokens:
+            requests, tokens = share.give_back()
+            self._will_tell(key_id, share.second, requests=-requests, tokens=-tokens)
+
+    def _will_tell(self, key_id: int, second: int, *, requests: int, tokens: int) -> None:
+        """Nobody waits for it: it comes before whatever this process asks next."""
+        more_requests, more_tokens = self._corrections.get((key_id, second), (0, 0))
+        self._corrections[key_id, second] = more_requests + requests, more_tokens + tokens
+        if self._telling is None:
+            self._telling = self._loop.call_later(_TELL_WITHIN_S, self._tell)
 
     def _tell(self) -> None:
         """Tell Redis what is to be corrected."""
@@ -171,21 +181,25 @@ class Windows:
             with suppress(RedisAway):
                 self._redis.tell(_CORRECT, _name(key_id), second, requests, tokens)
 
-    async def _ask(self, credential: Credential, *, tokens: int, counts: bool) -> Counted:
-        limits = (credential.requests_per_minute, credential.tokens_per_minute)
+    async def _ask(
+        self, credential: Credential, *, tokens: int, counts: bool, wanted: int = 0
+    ) -> tuple[Counted, int, float]:
+        """What Redis counts, for how many more requests it gives room, and when the second ends at the earliest."""
+        limits = credential.minute_limits
         if self._corrections:
             self._tell()
-        if time.monotonic() >= self._away_until:
+        asked_at = time.monotonic()
+        if asked_at >= self._away_until:
             arguments = [_NO_LIMIT if limit is None else limit for limit in limits]
             try:
                 answer = await self._redis.run(
-                    _COUNT, _name(credential.key_id), *arguments, tokens, int(counts)
+                    _COUNT, _name(credential.key_id), *arguments, tokens, int(counts), wanted
                 )
             except RedisAway as error:
                 self._stay_away(error)
             else:
-                _allowed, requests, counted_tokens, reset_ms, retry_ms, second, refused, knows = answer
-                return Counted(
+                requests, counted_tokens, reset_ms, retry_ms, second, refused, knows, given, left_ms = answer
+                counted = Counted(
                     *limits,
                     requests,
                     counted_tokens,
@@ -195,7 +209,9 @@ class Windows:
                     refused.decode(),
                     bool(knows),
                 )
-        return Counted(*limits, 1, tokens, _MINUTE_S * _SECOND_MS, 0, second=0, refused="", is_known=False)
+                return counted, given, asked_at + left_ms / 1000
+        unknown = Counted(*limits, 1, tokens, MINUTE_MS, 0, second=0, refused="", is_known=False)
+        return unknown, 0, asked_at
 
     def _stay_away(self, error: RedisAway) -> None:
         if time.monotonic() >= self._away_until:
@@ -203,47 +219,5 @@ class Windows:
         self._away_until = time.monotonic() + _PAUSE_S
 
 
-def minute_of(counted: Counted | None, *, tokens: int) -> Minute | None:
-    """What the teller is told of the minute, to count it where Redis cannot know it; None where nothing limits it."""
-    if counted is None:
-        return None
-    return Minute(counted.limit_requests, counted.limit_tokens, tokens, is_decided=counted.is_known)
-
-
-def refusal_by_teller(
-    counted: Counted, decision: MinuteExhausted, *, tokens: int, fitting: Fitting
-) -> Refusal:
-    """The refusal of a request whose minute the teller has counted."""
-    counted.learn(decision.state)
-    counted.refused, counted.retry_ms = decision.what, decision.state.oldest_leaves_ms
-    return refusal_of(counted, tokens=tokens, fitting=fitting)
-
-
-def duration(milliseconds: int) -> str:
-    """A duration as OpenAI writes it: `12ms`, `1.5s`, `6m0s`."""
-    if milliseconds < _SECOND_MS:
-        return f"{max(milliseconds, 0)}ms"
-    seconds = milliseconds / 1000
-    if seconds < _MINUTE_S:
-        return f"{seconds:g}s"
-    minutes, rest = divmod(seconds, _MINUTE_S)
-    return f"{int(minutes)}m{int(rest)}s"
-
-
 def _name(key_id: int) -> str:
     return f"minute:{{{key_id}}}"
-
-
-def refusal_of(counted: Counted, *, tokens: int, fitting: Fitting) -> Refusal:
-    """The 429 that says which limit of the key it is, and when it frees."""
-    by_requests = counted.refused == "requests"
-    room = max((counted.limit_tokens or 0) - counted.tokens, 0)
-    return rate_limit_exceeded(
-        what=counted.refused,
-        limit=(counted.limit_requests if by_requests else counted.limit_tokens) or 0,
-        used=counted.requests if by_requests else counted.tokens,
-        asked=1 if by_requests else tokens,
-        retry_ms=counted.retry_ms,
-        headers=counted.headers(),
-        fitting="" if by_requests else fitting(room),
-    )

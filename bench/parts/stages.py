@@ -21,7 +21,7 @@ _STAGES = {
         "gateway.media",
     ),
     "authorizing": ("gateway.authorizing", "gateway.routing", "gateway.breaker", "catalog"),
-    "windows": ("gateway.windows", "gateway.redis_pipe"),
+    "windows": ("gateway.windows", "gateway.shares", "gateway.counted", "gateway.redis_pipe"),
     "teller": (
         "gateway.teller",
         "gateway.queueing",

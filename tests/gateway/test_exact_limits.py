@@ -1,6 +1,7 @@
 """Requests and tokens a minute are counted exactly, over all processes."""
 
 import datetime as dt
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -42,6 +43,25 @@ def test_of_twenty_parallel_requests_at_ten_a_minute_exactly_ten_are_served(crow
             assert answer.json()["error"]["code"] == "rate_limit_exceeded"
             assert 0 < int(answer.headers["retry-after"]) <= 61
     wait_for(lambda: UsageRecord.objects.filter(account=account).count() == 20)
+
+
+def test_a_busy_key_is_served_as_often_as_its_minute_says_by_all_processes_together(crowd: Stage) -> None:
+    model = crowd.model()
+    account = crowd.account(credit="10")
+    issued = make_key(account, requests_per_minute=400)
+    body = chat(model, max_tokens=5)
+
+    def served_of(times: int) -> int:
+        with ThreadPoolExecutor(24) as pool:
+            statuses = Counter(pool.map(lambda _: crowd.post(issued.secret, body).status_code, range(times)))
+        assert set(statuses) <= {200, 429}
+        return statuses[200]
+
+    at_once = served_of(600)
+    assert at_once <= 400
+    # What lay unused with a process is back after a second.
+    time.sleep(1.2)
+    assert at_once + served_of(100) == 400
 
 
 def test_two_keys_of_one_account_have_a_minute_each(crowd: Stage) -> None:

@@ -7,7 +7,7 @@ import redis
 from django.conf import settings
 
 from accounts.models import Plan
-from gateway.windows import duration
+from gateway.counted import duration
 from tests.factories import make_key, now
 from tests.gateway.conftest import Stage, chat
 from tests.usage import rows

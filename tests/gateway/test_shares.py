@@ -1,0 +1,335 @@
+"""A process counts a busy key's minute by itself for a second, with room that Redis has counted already."""
+
+import asyncio
+import itertools
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Self
+
+import pytest
+import redis
+from django.conf import settings
+
+from gateway.counted import Counted
+from gateway.errors import Refusal
+from gateway.shares import Share
+from gateway.windows import Windows
+from keys import authenticating
+from keys.authenticating import Credential
+from tests.factories import make_key
+
+pytestmark = pytest.mark.django_db
+
+TOKENS = 10
+LIMITS = 1_000, 100_000
+
+
+def credential_with(*, requests_per_minute: int, tokens_per_minute: int | None = None) -> Credential:
+    found = authenticating.find(secret=make_key().secret)
+    assert found is not None
+    return replace(found, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute)
+
+
+def stored() -> "redis.Redis":
+    return redis.Redis.from_url(settings.REDIS_URL, decode_responses=True)
+
+
+def requests_in(credential: Credential) -> int:
+    return int(stored().hget(f"minute:{{{credential.key_id}}}", "R") or 0)
+
+
+def run(act: Callable[[Callable[[], Awaitable[Windows]]], Awaitable[None]]) -> None:
+    """Run it with a maker of windows, each as a process of its own has them, on a Redis that knows the minute."""
+
+    async def go() -> None:
+        async with opened() as windows:
+            await act(windows)
+
+    asyncio.run(go())
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[Callable[[], Awaitable[Windows]]]:
+    made: list[Windows] = []
+
+    async def windows() -> Windows:
+        made.append(Windows())
+        await made[-1].vouch()  # so that it is connected, and has greeted
+        stored().set("minute:since", int(time.time()) - 3600)
+        return made[-1]
+
+    try:
+        yield windows
+    finally:
+        stored().set("minute:since", int(time.time()) - 3600)
+        for each in made:
+            await each.close()
+
+
+async def count(windows: Windows, credential: Credential, *, tokens: int = TOKENS) -> Counted | None:
+    """What is counted; None: the request was refused."""
+    try:
+        return await windows.count(credential, tokens=tokens, fitting=lambda _: "")
+    except Refusal:
+        return None
+
+
+async def early_in_a_second() -> None:
+    """Return when the Redis's second has just begun, so that what follows is in one."""
+    _, microseconds = stored().time()
+    await asyncio.sleep(1 - int(microseconds) / 1e6 + 0.005)
+
+
+class Listener:
+    """Counts what Redis is asked for one key, as Redis says."""
+
+    def __init__(self, credential: Credential) -> None:
+        self._name = f"minute:{{{credential.key_id}}}"
+        self._end = f"end:{credential.key_id}"
+        self.heard = 0
+
+    def __enter__(self) -> Self:
+        listening = threading.Event()
+        self._thread = threading.Thread(target=self._listen, args=(listening,))
+        self._thread.start()
+        listening.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        stored().get(self._end)
+        self._thread.join(10)
+
+    def _listen(self, listening: threading.Event) -> None:
+        ours = stored().client_info()["db"]
+        with stored().monitor() as monitor:  # type: ignore[no-untyped-call]  # redis-py types it not
+            listening.set()
+            # All databases are heard, those of other tests too.
+            for command in (heard for heard in monitor.listen() if heard["db"] == ours):
+                words = command["command"]
+                if self._end in words:
+                    return
+                self.heard += self._name in words and "EVALSHA" in words
+
+
+def test_a_busy_key_asks_redis_for_few_of_its_requests() -> None:
+    credential = credential_with(requests_per_minute=1_000_000)
+
+    async def act(windows: Callable[[], Awaitable[Windows]]) -> None:
+        process = await windows()
+        await early_in_a_second()
+        for _ in range(500):
+            assert await count(process, credential)
+
+    with Listener(credential) as listener:
+        run(act)
+
+    # 4 one by one, then for 4, 9, 19, 39, ... more; and what is left goes back.
+    assert listener.heard <= 20
+    assert requests_in(credential) == 500
+
+
+def test_a_key_that_is_used_now_and_then_asks_for_each() -> None:
+    credential = credential_with(requests_per_minute=1_000_000)
+
+    async def act(windows: Callable[[], Awaitable[Windows]]) -> None:
+        process = await windows()
+        await early_in_a_second()
+        for _ in range(4):
+            await count(process, credential)
+
+    with Listener(credential) as listener:
+        run(act)
+
+    assert listener.heard == 4
+
+
+def test_requests_and_tokens_are_shown_one_by_one() -> None:
+    credential = credential_with(requests_per_minute=10_000, tokens_per_minute=1_000_000)
+
+    async def act(windows: Callable[[], Awaitable[Windows]]) -> None:
+        process = await windows()
+        shown = [await count(process, credential) for _ in range(50)]
+        assert [counted and counted.requests for counted in shown] == list(range(1, 51))
+        assert [counted and counted.tokens for counted in shown] == list(range(TOKENS, 51 * TOKENS, TOKENS))
+        assert all(counted and 60_000 <= counted.reset_ms <= 61_000 for counted in shown)
+        looked = await process.look(credential)
+        assert looked is not None
+        assert (looked.requests, looked.tokens) == (50, 50 * TOKENS)
+
+    run(act)
+
+
+def test_what_requests_used_is_shown_to_those_that_come_after_them() -> None:
+    credential = credential_with(requests_per_minute=10_000, tokens_per_minute=1_000_000)
+
+    async def act(windows: Callable[[], Awaitable[Windows]]) -> None:
+        process = await windows()
+        await early_in_a_second()
+        for before in range(50):
+            counted = await count(process, credential)
+            assert counted is not None
+            assert counted.tokens == before * 2 + TOKENS
+            process.correct(credential, counted, tokens=2 - TOKENS)
+
+    run(act)
+
+
+def test_processes_together_admit_exactly_what_a_minute_has() -> None:
+    credential = credential_with(requests_per_minute=400)
+
+    async def act(windows: Callable[[], Awaitable[Windows]]) -> None:
+        processes = [await windows() for _ in range(4)]
+
+        async def ask(times: int) -> int:
+            turns = itertools.islice(itertools.cycle(processes), times)
+            answers = await asyncio.gather(*[count(process, credential) for process in turns])
+            return sum(counted is not None for counted in answers)
+
+        served = 0
+        for _ in range(60):
+            served += await ask(12)
+            assert served <= 400
+            await asyncio.sleep(0.01)
+        # What lay unused with one process is back after a second.
+        await asyncio.sleep(1.1)
+        served += await ask(400)
+        assert served == 400
+
+    run(act)
+
+
+def test_tokens_of_a_share_are_counted_before_they_are_used() -> None:
+    credential = credential_with(requests_per_minute=1_000_000, tokens_per_minute=20_000)
+
+    async def act(windows: Callable[[], Awaitable[Windows]]) -> None:
+        one, other = await windows(), await windows()
+        used = 0
+        for size in itertools.islice(itertools.cycle((10, 40, 15, 300)), 400):
+            for process in (one, other):
+                if await count(process, credential, tokens=size):
+                    used += size
+                    assert used <= 20_000
+        # The last one that was refused would have been one of 300 at most.
+        await asyncio.sleep(1.1)
+        while await count(one, credential, tokens=10):
+            used += 10
+        assert used == 20_000
+
+    run(act)
+
+
+def test_what_is_left_goes_back_when_the_second_is_over() -> None:
+    credential = credential_with(requests_per_minute=1_000_000)
+
+    async def act(windows: Callable[[], Awaitable[Windows]]) -> None:
+        process = await windows()
+        await early_in_a_second()
+        for _ in range(21):
+            await count(process, credential)
+        assert requests_in(credential) > 21
+        await asyncio.sleep(1.1)
+        assert requests_in(credential) == 21
+
+    run(act)
+
+
+def test_what_is_left_goes_back_when_the_process_ends() -> None:
+    credential = credential_with(requests_per_minute=1_000_000)
+
+    async def act(windows: Callable[[], Awaitable[Windows]]) -> None:
+        process = await windows()
+        await early_in_a_second()
+        for _ in range(21):
+            await count(process, credential)
+        await process.close()
+        assert requests_in(credential) == 21
+
+    run(act)
+
+
+def test_a_changed_limit_is_judged_by_redis_whatever_the_process_has() -> None:
+    credential = credential_with(requests_per_minute=1_000_000)
+    lowered = replace(credential, requests_per_minute=21)
+
+    async def act(windows: Callable[[], Awaitable[Windows]]) -> None:
+        process = await windows()
+        await early_in_a_second()
+        for _ in range(20):
+            await count(process, credential)
+        assert await count(process, lowered)
+        assert await count(process, lowered) is None
+
+    run(act)
+
+
+def test_redis_gives_no_share_where_half_of_the_minute_is_used_nor_where_it_does_not_know_the_minute() -> (
+    None
+):
+    used, unknown = (credential_with(requests_per_minute=1_000) for _ in range(2))
+
+    async def act(windows: Callable[[], Awaitable[Windows]]) -> None:
+        process = await windows()
+        for _ in range(600):
+            assert await count(process, used)
+        counted = requests_in(used)
+        for _ in range(20):
+            assert await count(process, used)
+        assert requests_in(used) == counted + 20
+        stored().set("minute:since", int(time.time()))
+        for _ in range(20):
+            answer = await count(process, unknown)
+            assert answer is not None
+            assert not answer.is_known
+        assert requests_in(unknown) == 20
+
+    run(act)
+
+
+def share_of(*, given: int, ends_at: float = 10.0, second: int = 7) -> Share:
+    share = Share()
+    answer = Counted(*LIMITS, 1 + given, (1 + given) * TOKENS, 60_500, 0, second, "", is_known=True)
+    share.learn(answer, given=given, tokens=TOKENS, ends_at=ends_at)
+    return share
+
+
+def test_a_share_serves_what_it_has_room_for_until_its_second_ends() -> None:
+    share = share_of(given=2)
+
+    assert share.take(LIMITS, tokens=21, now=9.5) is None
+    assert share.take((1_000, None), tokens=TOKENS, now=9.5) is None
+    assert share.take(LIMITS, tokens=TOKENS, now=10.0) is None
+    first = share.take(LIMITS, tokens=15, now=9.5)
+    assert first == Counted(*LIMITS, 2, TOKENS + 15, 60_500, 0, 7, "", is_known=True)
+    assert share.take(LIMITS, tokens=TOKENS, now=9.5) is None  # five tokens are left
+    assert share.give_back() == (1, 5)
+    assert share.give_back() == (0, 0)
+
+
+def test_a_process_asks_for_as_many_as_it_has_counted_lately() -> None:
+    share = share_of(given=2)
+    assert share.wanted(9.5) == 0  # it has counted one
+    for _ in range(2):
+        share.take(LIMITS, tokens=TOKENS, now=9.5)
+    share.learn(Counted(*LIMITS, 4, 40, 60_400, 0, 7, "", is_known=True), given=0, tokens=TOKENS, ends_at=9.9)
+
+    assert share.wanted(9.5) == 4
+    assert share.wanted(10.9) == 4  # of the second before
+    assert share.wanted(11.0) == 0  # of long ago
+    share.is_asked_for = True
+    assert share.wanted(9.5) == 0
+    assert share.left_s(9.5) == 0.5  # the later of two ends is as certain, and closer
+
+
+def test_a_new_second_is_counted_anew() -> None:
+    share = share_of(given=4)
+    for _ in range(4):
+        share.take(LIMITS, tokens=TOKENS, now=9.5)
+    share.learn(
+        Counted(*LIMITS, 6, 60, 60_900, 0, 8, "", is_known=True), given=0, tokens=TOKENS, ends_at=11.0
+    )
+
+    assert share.wanted(10.5) == 0
+    assert share.left_s(10.5) == 0.5
