@@ -34,6 +34,8 @@ class Share:
     # What Redis counts in the minute, as far as this process knows. What is left of the share is in it.
     _counted_requests: int = field(default=0, init=False)
     _counted_tokens: int = field(default=0, init=False)
+    # Room was given in that second, so what is left when it ends goes back.
+    _is_given: bool = field(default=False, init=False)
     # Requests that this process has counted in that second.
     _taken: int = field(default=0, init=False)
 
@@ -66,11 +68,12 @@ class Share:
         What was left of an earlier second has been given back. Each answer says when the second ends at the earliest.
         """
         if counted.second != self._second:
-            self._second, self._taken, self._ends_at = counted.second, 0, ends_at
+            self._second, self._taken, self._ends_at, self._is_given = counted.second, 0, ends_at, False
         self._ends_at = max(self._ends_at, ends_at)
         self._limits = counted.limit_requests, counted.limit_tokens
         self._counted_requests, self._counted_tokens = counted.requests, counted.tokens
         self._taken += 1
+        self._is_given |= given > 0
         self.requests += given
         self.tokens += given * tokens
 
@@ -78,6 +81,17 @@ class Share:
         """What Redis counts is corrected by so much."""
         self._counted_requests += requests
         self._counted_tokens += tokens
+
+    def absorb(self, *, requests: int, tokens: int, now: float) -> bool:
+        """Let what is left change by what a request of this second used beyond its estimate, or did not use.
+
+        False: Redis has to be told, for there is too little left, or nothing that will go back.
+        """
+        if not self._is_given or now >= self._ends_at or self.requests < requests or self.tokens < tokens:
+            return False
+        self.requests -= requests
+        self.tokens -= tokens
+        return True
 
     def give_back(self) -> tuple[int, int]:
         """The requests and tokens that are left of it, which it has no more."""

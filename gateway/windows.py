@@ -67,7 +67,7 @@ class Windows:
         # What is to be told of each key's seconds: requests and tokens. Many requests of a second are told as one.
         self._corrections: dict[tuple[int, int], tuple[int, int]] = {}
         self._telling: asyncio.TimerHandle | None = None
-        self._shares: dict[int, Share] = {}
+        self.shares: dict[int, Share] = {}
         self._loop = asyncio.get_running_loop()
 
     def will_miss(self, counted: Counted, *, tokens: int) -> bool:
@@ -113,7 +113,7 @@ class Windows:
         now = dt.datetime.now(dt.UTC)
         if not counted.is_known or await read(minutes.has_gap, key_id=credential.key_id, at=now):
             counted.learn(await read(minutes.state_of, key_id=credential.key_id, at=now))
-        elif share := self._shares.get(credential.key_id):
+        elif share := self.shares.get(credential.key_id):
             return share.without(counted)
         return counted
 
@@ -121,22 +121,24 @@ class Windows:
         """Add what a request used beyond its estimate (or give back the rest), in the second it was counted in."""
         if not counted.second or not (tokens or requests):
             return
-        share = self._shares.get(credential.key_id)
+        share = self.shares.get(credential.key_id)
         if share is not None and share.second == counted.second:
+            if share.absorb(requests=requests, tokens=tokens, now=time.monotonic()):
+                return
             share.correct(requests=requests, tokens=tokens)
         self._will_tell(credential.key_id, counted.second, requests=requests, tokens=tokens)
 
     async def close(self) -> None:
-        for key_id, share in self._shares.items():
+        for key_id, share in self.shares.items():
             self._give_back(key_id, share)
         self._tell()
         await self._redis.close()
 
     def _share_of(self, key_id: int) -> Share:
-        if len(self._shares) > _MOST_SHARES:
+        if len(self.shares) > _MOST_SHARES:
             now = time.monotonic()
-            self._shares = {id_: share for id_, share in self._shares.items() if share.left_s(now) > 0}
-        return self._shares.setdefault(key_id, Share())
+            self.shares = {id_: share for id_, share in self.shares.items() if share.left_s(now) > 0}
+        return self.shares.setdefault(key_id, Share())
 
     async def _count(self, credential: Credential, share: Share, *, tokens: int, wanted: int) -> Counted:
         """Have Redis count the request, and give room for so many more if it can."""

@@ -13,6 +13,7 @@ import pytest
 import redis
 from django.conf import settings
 
+from gateway import windows as windowing
 from gateway.counted import Counted
 from gateway.errors import Refusal
 from gateway.shares import Share
@@ -177,6 +178,25 @@ def test_what_requests_used_is_shown_to_those_that_come_after_them() -> None:
     run(act)
 
 
+def test_what_requests_used_is_told_to_redis_when_the_second_is_over() -> None:
+    credential = credential_with(requests_per_minute=1_000_000, tokens_per_minute=10_000_000)
+
+    async def act(windows: Callable[[], Awaitable[Windows]]) -> None:
+        process = await windows()
+        await early_in_a_second()
+        for _ in range(200):
+            counted = await count(process, credential)
+            assert counted is not None
+            await asyncio.sleep(0.001)
+            process.correct(credential, counted, tokens=2 - TOKENS)
+
+    with Listener(credential) as listener:
+        run(act)
+
+    assert listener.heard <= 25
+    assert int(stored().hget(f"minute:{{{credential.key_id}}}", "T") or 0) == 400
+
+
 def test_processes_together_admit_exactly_what_a_minute_has() -> None:
     credential = credential_with(requests_per_minute=400)
 
@@ -306,6 +326,35 @@ def test_a_share_serves_what_it_has_room_for_until_its_second_ends() -> None:
     assert share.take(LIMITS, tokens=TOKENS, now=9.5) is None  # five tokens are left
     assert share.give_back() == (1, 5)
     assert share.give_back() == (0, 0)
+
+
+def test_a_share_takes_what_requests_of_its_second_used_only_while_that_will_go_back() -> None:
+    share = share_of(given=2)
+
+    assert not share.absorb(requests=0, tokens=-5, now=10.0)
+    assert not share.absorb(requests=0, tokens=2 * TOKENS + 1, now=9.5)
+    assert not share.absorb(requests=3, tokens=0, now=9.5)
+    assert share.absorb(requests=-1, tokens=5, now=9.5)
+    assert share.give_back() == (3, 2 * TOKENS - 5)
+    assert not share_of(given=0).absorb(requests=0, tokens=-5, now=9.5)
+
+
+def test_keys_whose_second_is_over_are_forgotten_where_there_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(windowing, "_MOST_SHARES", 1)
+    early, late, last = (credential_with(requests_per_minute=1_000) for _ in range(3))
+
+    async def act(windows: Callable[[], Awaitable[Windows]]) -> None:
+        process = await windows()
+        await early_in_a_second()
+        await count(process, early)
+        await asyncio.sleep(1.1)
+        await count(process, late)
+        await count(process, last)
+        assert [key.key_id in process.shares for key in (early, late, last)] == [False, True, True]
+
+    run(act)
 
 
 def test_a_process_asks_for_as_many_as_it_has_counted_lately() -> None:
