@@ -113,16 +113,16 @@ class Flights:
             self._ask(batch)
             return
         try:
-            answers = pipe.send(call)
+            answers = pipe.send(call, on_answer=self._on_answer)
         except PostgresAway as error:
             answers = self._loop.create_future()
             answers.set_exception(error)
+            self._loop.call_soon(self._on_answer)
         if not self._flights:
             self.busy_since = self._loop.time()
         self._flights.append(_Flight(batch, question, decisions, answers))
         # The next batch is decided on what this one leaves. If it leaves something else, neither finds what it expects.
         self._connection.foresight.learn(question, opened.left())
-        answers.add_done_callback(lambda _: self._on_answer())
 
     def deliver_written(self) -> None:
         """Deliver those that were written as they were decided, up to the first that was not or is not answered."""

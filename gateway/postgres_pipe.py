@@ -10,7 +10,7 @@ BEGIN and COMMIT. Answers come before that with a Flush message. A `commit` may 
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import psycopg
@@ -49,12 +49,15 @@ Answers = list[pq.abc.PGresult]
 class _Exchange:
     """Calls that were sent together, and their answers as far as they have come."""
 
-    __slots__ = ("_awaited", "answers", "whole")
+    __slots__ = ("_awaited", "_on_whole", "answers", "whole")
 
-    def __init__(self, whole: asyncio.Future[Answers], awaited: int | None) -> None:
+    def __init__(
+        self, whole: asyncio.Future[Answers], awaited: int | None, on_whole: Callable[[], None] | None
+    ) -> None:
         """`awaited` is how many answers come; None: they end with that to a Sync. A commit that fails is one more."""
         self.whole = whole
         self._awaited = awaited
+        self._on_whole = on_whole
         self.answers: Answers = []
 
     def take(self, answer: pq.abc.PGresult) -> bool:
@@ -63,6 +66,17 @@ class _Exchange:
         if self._awaited is None:
             return answer.status == pq.ExecStatus.PIPELINE_SYNC
         return len(self.answers) == self._awaited
+
+    def end(self, error: PostgresAway | None = None) -> None:
+        """Hand over the answers, or what has come between."""
+        if self.whole.done():
+            return
+        if error is None:
+            self.whole.set_result(self.answers)
+        else:
+            self.whole.set_exception(error)
+        if self._on_whole is not None:
+            self._on_whole()
 
 
 class PostgresPipe:
@@ -111,12 +125,13 @@ class PostgresPipe:
         """Run calls and commit them with what was asked before. Raises PostgresAway, CallRefused."""
         return judged(await self._send(calls, is_last=True))
 
-    def send(self, call: Call) -> asyncio.Future[Answers]:
+    def send(self, call: Call, *, on_answer: Callable[[], None]) -> asyncio.Future[Answers]:
         """Have a call run as a transaction of its own, after those that are on their way.
 
-        The future's result is for `judged`; it may raise PostgresAway, and so may this.
+        The future's result is for `judged`; it may raise PostgresAway, and so may this. `on_answer` is called when it
+        has one: at once, where a callback of the future would come a turn of the loop later.
         """
-        return self._send([call], is_last=True)
+        return self._send([call], is_last=True, on_answer=on_answer)
 
     async def end(self, session: str) -> bool:
         """Have PostgreSQL end another of our connections; whether it has gone. Raises PostgresAway, CallRefused."""
@@ -143,7 +158,9 @@ class PostgresPipe:
         self._libpq.pipeline_sync()
         judged(await self._flush(None))
 
-    def _send(self, calls: Sequence[Call], *, is_last: bool) -> asyncio.Future[Answers]:
+    def _send(
+        self, calls: Sequence[Call], *, is_last: bool, on_answer: Callable[[], None] | None = None
+    ) -> asyncio.Future[Answers]:
         unprepared = 0
         try:
             for call in calls:
@@ -156,15 +173,17 @@ class PostgresPipe:
                 self._libpq.pipeline_sync()
             else:
                 self._libpq.send_flush_request()
-            return self._flush(None if is_last else unprepared + len(calls))
+            return self._flush(None if is_last else unprepared + len(calls), on_answer)
         except psycopg.OperationalError as error:
             raise PostgresAway(first_line(error)) from None
 
-    def _flush(self, awaited: int | None) -> asyncio.Future[Answers]:
+    def _flush(
+        self, awaited: int | None, on_whole: Callable[[], None] | None = None
+    ) -> asyncio.Future[Answers]:
         """Send what is buffered, to which so many answers will come; None: those up to the Sync's."""
         if self._socket < 0:
             raise PostgresAway("the connection is closed")
-        exchange = _Exchange(self._loop.create_future(), awaited)
+        exchange = _Exchange(self._loop.create_future(), awaited, on_whole)
         self._exchanges.append(exchange)
         if self._libpq.flush():
             self._loop.add_writer(self._socket, self._on_writable)
@@ -201,8 +220,7 @@ class PostgresPipe:
         exchange = self._exchanges[0]
         if exchange.take(answer):
             self._exchanges.popleft()
-            if not exchange.whole.done():
-                exchange.whole.set_result(exchange.answers)
+            exchange.end()
 
     def _lose(self, why: str) -> None:
         if self._socket >= 0:
@@ -210,9 +228,7 @@ class PostgresPipe:
             self._loop.remove_writer(self._socket)
             self._socket = -1
         while self._exchanges:
-            whole = self._exchanges.popleft().whole
-            if not whole.done():
-                whole.set_exception(PostgresAway(why))
+            self._exchanges.popleft().end(PostgresAway(why))
 
 
 def judged(answers: Answers) -> list[bytes]:

@@ -227,8 +227,11 @@ def test_a_commit_that_fails_is_not_taken_for_the_answer_to_what_was_sent_behind
         await pipe.commit(
             Call("CREATE TEMPORARY TABLE once (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)", [])
         )
-        twice = pipe.send(Call("INSERT INTO once VALUES (1), (1) RETURNING n", []))
-        behind = [pipe.send(Call("SELECT $1::text", [word])) for word in (b"first", b"second")]
+        twice = pipe.send(Call("INSERT INTO once VALUES (1), (1) RETURNING n", []), on_answer=lambda: None)
+        behind = [
+            pipe.send(Call("SELECT $1::text", [word]), on_answer=lambda: None)
+            for word in (b"first", b"second")
+        ]
         with pytest.raises(CallRefused, match="duplicate key"):
             judged(await twice)
         assert [judged(await answers) for answers in behind] == [[b"first"], [b"second"]]
