@@ -272,17 +272,27 @@ def report(
 def key_facts(*, account: Account, key_ids: Iterable[int], at: dt.datetime) -> dict[int, KeyFacts]:
     """Facts of these keys of the account, by key id; the id of another account's key is left out."""
     month = at.astimezone(dt.UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    # What was spent is summed up once for all keys, as a sum for each may read all that is not rolled up each time. The
+    # latest request is looked for at the key or, where that has none, at the next that has one: so there is one way
+    # only, along the index by key. "Of this key, by id" may go back through the requests of everybody instead.
     statement = """
-        SELECT keys_apikey.id,
-               (SELECT started_at FROM usage_usagerecord
-                WHERE key_id = keys_apikey.id ORDER BY id DESC LIMIT 1),
-               (COALESCE((SELECT sum(charged_nanousd) FROM usage_hourlyusage
-                          WHERE account_id = %(account)s AND key_id = keys_apikey.id
-                            AND hour >= %(month)s), 0)
-                + COALESCE((SELECT sum(charged_nanousd) FROM usage_usagerecord
-                            WHERE account_id = %(account)s AND key_id = keys_apikey.id
-                              AND NOT is_rolled_up AND started_at >= %(month)s), 0))::bigint
-        FROM keys_apikey WHERE account_id = %(account)s AND id = ANY(%(keys)s)
+        SELECT keys_apikey.id, latest.started_at, COALESCE(spent.charged_nanousd, 0)::bigint
+        FROM keys_apikey
+        LEFT JOIN LATERAL (
+            SELECT key_id, started_at FROM usage_usagerecord
+            WHERE key_id >= keys_apikey.id ORDER BY key_id, id DESC LIMIT 1
+        ) AS latest ON latest.key_id = keys_apikey.id
+        LEFT JOIN (
+            SELECT key_id, sum(charged_nanousd) AS charged_nanousd FROM (
+                SELECT key_id, charged_nanousd FROM usage_hourlyusage
+                WHERE account_id = %(account)s AND key_id = ANY(%(keys)s) AND hour >= %(month)s
+                UNION ALL
+                SELECT key_id, charged_nanousd FROM usage_usagerecord
+                WHERE account_id = %(account)s AND key_id = ANY(%(keys)s) AND NOT is_rolled_up
+                  AND started_at >= %(month)s
+            ) AS used GROUP BY key_id
+        ) AS spent ON spent.key_id = keys_apikey.id
+        WHERE keys_apikey.account_id = %(account)s AND keys_apikey.id = ANY(%(keys)s)
     """
     rows = live.select(statement, {"account": account.pk, "month": month, "keys": list(key_ids)})
     return {key_id: KeyFacts(last_used_at, spent) for key_id, last_used_at, spent in rows}

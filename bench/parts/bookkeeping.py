@@ -59,17 +59,19 @@ def prove() -> None:
     began = time.perf_counter()
     report = verifying.verify_chain()
     verified = time.perf_counter()
-    discrepancies = auditing.audit_ledger(at=timezone.now()).discrepancies
+    books = auditing.audit_ledger(at=timezone.now())
     audited = time.perf_counter()
     today = timezone.now().date()
     day = dt.timedelta(days=1)
     rows = sum(1 for _ in ledger_export.rows(first=today - day, last=today + day))
     exported = time.perf_counter()
     assert report.broken is None, report.broken
-    assert not discrepancies, discrepancies
+    assert not books.discrepancies, books.discrepancies
     _print(
         transactions=report.verified,
         postings=rows,
+        records=books.checked["usage records"],
+        waiting=books.checked["of them not rolled up yet"],
         verify_s=verified - began,
         audit_s=audited - verified,
         export_s=exported - audited,

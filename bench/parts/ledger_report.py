@@ -39,7 +39,7 @@ Then {transactions:,} transactions ({postings:,} postings) were proven and expor
 
 {proving}
 
-“To posting” is how many transactions that takes in the time in which one writer posts one.
+“To posting” is how many transactions that takes in the time in which one writer posts one. {beside}
 
 ### The audit
 
@@ -95,6 +95,7 @@ def write(measured: Measured, *, provenance: str, seconds: float, per_hour: int,
         transactions=measured.proofs[0]["transactions"],
         postings=measured.proofs[0]["postings"],
         proving=_proving(posted, measured.proofs),
+        beside=_beside(measured.proofs),
         per_hour=per_hour,
         accounts=accounts,
         size=f"{measured.fills[-1]['database_bytes'] / 1e9:.1f}",
@@ -205,6 +206,17 @@ def _proving(rounds: Sequence[Posted], proofs: Sequence[dict[str, Any]]) -> str:
         per_s = proofs[0]["transactions"] / took_s
         rows.append([words, f"{took_s:,.2f}", f"{per_s:,.0f}", f"{per_s / posted_per_s:,.0f}x"])
     return page.table(("What", "Seconds", "Transactions a second", "To posting"), rows)
+
+
+def _beside(proofs: Sequence[dict[str, Any]]) -> str:
+    """What else the audit went through: the requests of the teller, which the worker was still rolling up perhaps."""
+    records = max(proof["records"] for proof in proofs)
+    waiting = [proof["waiting"] for proof in proofs]
+    how_many = f"{min(waiting):,}" if len(set(waiting)) == 1 else f"{min(waiting):,} to {max(waiting):,}"
+    return (
+        f"The audit went\nthrough the {records:,} usage records of the holds and settlements as well, {how_many}"
+        " of them not rolled up yet."
+    )
 
 
 # --- Audit and exports ---------------------------------------------------------------------------------------

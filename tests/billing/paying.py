@@ -2,11 +2,12 @@
 
 from accounts.models import Account
 from billing import topping_up
-from billing.models import TopUp
+from billing.models import TopUp, Wallet
 from billing.providers.provider import Checkout
 from billing.providers.stripe import STRIPE
 from catalog.money import NANO_PER_CENT
 from tests import factories
+from tests.billing.fake_stripe import GOOD, FakeStripe
 
 USD = 10**9
 
@@ -31,3 +32,15 @@ def check_out(topup: TopUp) -> Checkout:
     )
     topping_up.keep_checkout(topup=topup, checkout=checkout)
     return checkout
+
+
+def paid_there(fake: FakeStripe, *, number: str = GOOD, saves_method: bool = False) -> TopUp:
+    """A top-up that was paid at Stripe, which has not told us yet."""
+    topup = start(saves_method=saves_method)
+    fake.pay(check_out(topup).session, number)
+    return topup
+
+
+def balance(topup: TopUp) -> int:
+    wallet = Wallet.objects.filter(account=topup.account_id).first()
+    return wallet.balance_nanousd if wallet else 0

@@ -2,10 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -15,7 +12,7 @@ from gateway import teller as telling
 from gateway.errors import Refusal
 from gateway.postgres_pipe import CallRefused, PostgresPipe, judged
 from gateway.teller import Teller
-from tests.gateway.tellers import run, until
+from tests.gateway.tellers import locked, run, until
 from tests.invariants import check_books
 from tests.usage.desk import Desk
 from usage.admission import Admission, Admitted, CreditsInsufficient, Decision
@@ -55,16 +52,6 @@ class Counter:
                 await asyncio.to_thread(time.sleep, 0.001)
 
 
-@asynccontextmanager
-async def held_wallet() -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-    """Somebody else's transaction, in which all wallets are locked."""
-    other = await psycopg.AsyncConnection.connect(autocommit=True, **telling.connection_parameters())
-    async with other:
-        await other.execute("BEGIN")
-        await other.execute("SELECT 1 FROM billing_wallet FOR UPDATE")
-        yield other
-
-
 def test_two_batches_on_their_way_spend_no_more_than_there_is(tmp_path: Path) -> None:
     desk = Desk(credit="0.001")
     first, second, third, fourth = (desk.request() for _ in range(4))
@@ -72,9 +59,8 @@ def test_two_batches_on_their_way_spend_no_more_than_there_is(tmp_path: Path) ->
     async def act(teller: Teller) -> None:
         counter = Counter(teller, desk)
         await counter.serve(first)
-        async with held_wallet() as other:
+        with locked(desk.account):
             tasks = await counter.send(second, third)
-            await other.execute("ROLLBACK")
         decisions = await asyncio.gather(*tasks, teller.admit(fourth))
         assert [type(decision) for decision in decisions] == [Admitted, Admitted, Admitted]
         assert isinstance(await teller.admit(desk_request), CreditsInsufficient)
@@ -92,11 +78,11 @@ def test_what_somebody_else_takes_meanwhile_is_not_spent_by_either(tmp_path: Pat
     async def act(teller: Teller) -> None:
         counter = Counter(teller, desk)
         await counter.serve(first)
-        async with held_wallet() as other:
+        with locked(desk.account) as other:
             tasks = await counter.send(second, third)
             # As another process would: what is left is enough for one of the two.
-            await other.execute("UPDATE billing_wallet SET held_nanousd = %s", [2 * HELD])
-            await other.execute("COMMIT")
+            other.execute("UPDATE billing_wallet SET held_nanousd = %s", [2 * HELD])
+            other.execute("COMMIT")
         decisions = await asyncio.gather(*tasks)
         assert [type(decision) for decision in decisions] == [Admitted, CreditsInsufficient]
 
@@ -113,12 +99,12 @@ def test_accounts_of_a_batch_behind_one_that_was_not_written_are_served_all_the_
     async def act(teller: Teller) -> None:
         await Counter(teller, desk).serve(first)
         await Counter(teller, neighbor).serve(theirs)
-        async with held_wallet() as other:
+        with locked(desk.account, neighbor.account) as other:
             tasks = await Counter(teller, desk).send(second, next_of_theirs)
-            await other.execute(
+            other.execute(
                 "UPDATE billing_wallet SET held_nanousd = 900000 WHERE account_id = %s", [desk.account.pk]
             )
-            await other.execute("COMMIT")
+            other.execute("COMMIT")
         decisions = await asyncio.gather(*tasks)
         assert [type(decision) for decision in decisions] == [CreditsInsufficient, Admitted]
 
@@ -133,13 +119,12 @@ def test_a_wallet_that_is_held_too_long_refuses_both_and_leaves_no_hold(tmp_path
     async def act(teller: Teller) -> None:
         counter = Counter(teller, desk)
         await counter.serve(first)
-        async with held_wallet() as other:
+        with locked(desk.account):
             tasks = await counter.send(second, third)
             for task in tasks:
                 with pytest.raises(Refusal) as refused:
                     await task
                 assert refused.value.status == 503
-            await other.execute("ROLLBACK")
         await until(lambda: not Hold.objects.exists())
         await counter.serve(last)
 
@@ -155,16 +140,15 @@ def test_a_connection_that_is_cut_with_two_batches_on_their_way_leaves_no_hold(t
     async def act(teller: Teller) -> None:
         counter = Counter(teller, desk)
         await counter.serve(first)
-        async with held_wallet() as other:
+        with locked(desk.account) as other:
             tasks = await counter.send(second, third)
-            await other.execute(
+            other.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
                 "AND application_name = 'tollgate-teller' AND pid <> pg_backend_pid()"
             )
             for task in tasks:
                 with pytest.raises(Refusal):
                     await task
-            await other.execute("ROLLBACK")
         await until(lambda: UsageRecord.objects.filter(pk=third.finished.id).exists())
         await counter.serve(last)
 
@@ -183,12 +167,11 @@ def test_a_batch_that_cannot_be_booked_takes_none_behind_it_down(tmp_path: Path)
         assert isinstance(await teller.admit(bad), Admitted)
         bad.finished.outcome = UsageRecord.Outcome.COMPLETED
         bad.finished.latency_ms = 2**40  # more than its column can hold
-        async with held_wallet() as other:
+        with locked(desk.account):
             settling = asyncio.create_task(teller.settle(bad.finished))
             await counter.on_their_way(1)
             admitting = asyncio.create_task(teller.admit(good))
             await counter.on_their_way(2)
-            await other.execute("ROLLBACK")
         await settling
         assert isinstance(await admitting, Admitted)
         await until(lambda: bool(list(tmp_path.glob("*.refused"))))

@@ -11,7 +11,7 @@ from accounts import mailing
 from billing.models import ChainHead, LedgerTransaction
 from config import celery
 from tests import factories
-from tests.usage.test_auditing_the_ledger import plant
+from tests.usage.audited import plant
 from usage import alerting, tasks
 
 pytestmark = pytest.mark.django_db

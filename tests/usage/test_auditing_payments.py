@@ -10,7 +10,7 @@ from billing import topping_up, unmatched, webhooks
 from billing.models import PaymentReport, TopUp, UnmatchedPayment, WebhookEvent
 from billing.providers.provider import DisputeChanged, News, PaymentArrived, RefundChanged, WebhookMessage
 from tests import factories
-from tests.usage.test_auditing_the_ledger import found, plant
+from tests.usage.audited import found, plant
 from usage import auditing
 
 pytestmark = pytest.mark.django_db

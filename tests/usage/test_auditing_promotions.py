@@ -10,7 +10,7 @@ from billing.models import PromotionalCredit
 from tests import factories
 from tests.billing import test_disputing, test_refunding, test_withheld_credit
 from tests.usage import rows
-from tests.usage.test_auditing_the_ledger import found, plant
+from tests.usage.audited import found, plant
 
 pytestmark = pytest.mark.django_db
 AT = dt.datetime(2026, 3, 4, 15, 30, tzinfo=dt.UTC)

@@ -9,7 +9,7 @@ from billing import chain, verifying
 from billing.models import AuditedHead, ChainHead, LedgerTransaction
 from tests import factories
 from tests.invariants import check_books
-from tests.usage.test_auditing_the_ledger import found, plant
+from tests.usage.audited import found, plant
 from usage import tasks
 
 pytestmark = pytest.mark.django_db

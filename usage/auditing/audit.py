@@ -23,6 +23,7 @@ from usage.auditing import (
     transactions,
     wallets,
 )
+from usage.auditing.by_account import BY_ACCOUNT
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,49 +35,13 @@ class AuditReport:
     discrepancies: list[str] = field(default_factory=list)
 
 
-# Charged, by account: once as the hours and the records not yet in them say it, split by how far it has come.
-_BY_ACCOUNT = """
-    SELECT a.id,
-        coalesce(w.balance_nanousd, 0) AS balance,
-        coalesce(w.held_nanousd, 0) AS held,
-        coalesce((SELECT sum(h.amount_nanousd) FROM billing_hold h WHERE h.account_id = a.id), 0) AS holds,
-        coalesce(w.to_take_nanousd, 0) AS wallet_to_take,
-        coalesce((SELECT sum(d.to_take_nanousd) FROM billing_dispute d
-            WHERE d.account_id = a.id AND d.to_take_nanousd > 0), 0)
-        + coalesce((SELECT sum(r.to_take_nanousd) FROM billing_refund r
-            WHERE r.account_id = a.id AND r.to_take_nanousd > 0), 0) AS to_take,
-        coalesce((SELECT sum(p.amount_nanousd) FROM billing_ledgeraccount l
-            JOIN billing_posting p ON p.ledger_account_id = l.id
-            WHERE l.kind = 'customer_credits' AND l.account_id = a.id), 0) AS credits,
-        coalesce((SELECT -sum(p.amount_nanousd) FROM billing_ledgeraccount l
-            JOIN billing_posting p ON p.ledger_account_id = l.id
-            JOIN billing_ledgertransaction t ON t.id = p.transaction_id
-            WHERE l.kind = 'customer_credits' AND l.account_id = a.id AND t.kind = 'usage'), 0) AS usage_posted,
-        coalesce((SELECT sum(h.posted_nanousd) FROM usage_hourlyusage h WHERE h.account_id = a.id), 0) AS posted,
-        coalesce((SELECT sum(h.charged_nanousd - h.posted_nanousd) FROM usage_hourlyusage h
-            WHERE h.account_id = a.id), 0) AS to_post,
-        coalesce((SELECT sum(r.charged_nanousd) FROM usage_usagerecord r
-            WHERE r.account_id = a.id AND NOT r.is_rolled_up), 0) AS to_roll_up,
-        coalesce((SELECT -sum(p.amount_nanousd) FROM billing_ledgertransaction t
-            JOIN billing_posting p ON p.transaction_id = t.id
-            JOIN billing_ledgeraccount l ON l.id = p.ledger_account_id
-            WHERE t.account_id = a.id AND t.kind = 'loss' AND l.kind = 'platform_loss'), 0) AS losses_posted,
-        coalesce(lost.losses, 0) AS losses,
-        coalesce(w.attributed_nanousd, 0) AS attributed,
-        coalesce((SELECT sum(c.remaining_nanousd) FROM billing_promotionalcredit c
-            WHERE c.account_id = a.id AND c.closed_at IS NULL), 0) AS lots
-    FROM accounts_account a LEFT JOIN billing_wallet w ON w.account_id = a.id
-    LEFT JOIN (
-        -- Once through the records, and not once for each account: no index says which of them have a loss.
-        SELECT r.account_id, sum(r.loss_nanousd) AS losses FROM usage_usagerecord r
-        WHERE r.is_rolled_up AND r.loss_nanousd > 0 GROUP BY r.account_id
-    ) AS lost ON lost.account_id = a.id
-"""
 # Charged of every account and key, wherever it stands.
 _CHARGED = """
-    SELECT account_id, key_id, charged_nanousd FROM usage_hourlyusage
-    UNION ALL
-    SELECT account_id, key_id, charged_nanousd FROM usage_usagerecord WHERE NOT is_rolled_up
+    SELECT account_id, key_id, sum(charged_nanousd) AS charged_nanousd FROM (
+        SELECT account_id, key_id, charged_nanousd FROM usage_hourlyusage
+        UNION ALL
+        SELECT account_id, key_id, charged_nanousd FROM usage_usagerecord WHERE NOT is_rolled_up
+    ) AS used GROUP BY 1, 2
 """
 _CHECKS = (
     *transactions.CHECKS,
@@ -107,6 +72,7 @@ _COUNTS = {
     "daily allowances": "usage_dailyallowance",
     "hourly sums": "usage_hourlyusage",
     "usage records": "usage_usagerecord",
+    "of them not rolled up yet": "usage_usagerecord WHERE NOT is_rolled_up",
 }
 
 
@@ -120,7 +86,7 @@ def audit_ledger(*, at: dt.datetime) -> AuditReport:
     ]
     rows = " UNION ALL ".join(counts + checks)
     audited = f"SELECT '{at.isoformat()}'::timestamptz AS at"
-    statement = f"WITH audited AS ({audited}), by_account AS ({_BY_ACCOUNT}), charged AS ({_CHARGED}) {rows}"
+    statement = f"WITH audited AS ({audited}), by_account AS ({BY_ACCOUNT}), charged AS ({_CHARGED}) {rows}"
     report = AuditReport(at=at, checked={})
     with connection.cursor() as cursor:
         cursor.execute(statement)

@@ -22,6 +22,23 @@ _TAKEN = """
         OR t.kind NOT IN ('usage', 'expiry', 'adjustment', 'refund', 'dispute')
             AND l.kind = 'customer_credits' AND p.amount_nanousd < 0
 """
+# What the ledger says of each lot: the transaction that made it, and those that name it as they take what has expired.
+_BOOKED = """
+    SELECT moved.lot, moved.account_id, sum(p.amount_nanousd) FILTER (WHERE NOT moved.is_expiry) AS amount,
+        -sum(p.amount_nanousd) FILTER (WHERE moved.is_expiry) AS expired
+    FROM (
+        SELECT c.id::text AS lot, c.account_id, t.id, false AS is_expiry
+        FROM billing_promotionalcredit c
+        JOIN billing_ledgertransaction t ON t.id = c.transaction_id AND t.account_id = c.account_id
+        UNION ALL
+        SELECT split_part(t.reference, ':', 2), t.account_id, t.id, true
+        FROM billing_ledgertransaction t WHERE t.kind = 'expiry'
+    ) AS moved
+    JOIN billing_posting p ON p.transaction_id = moved.id
+    JOIN billing_ledgeraccount l ON l.id = p.ledger_account_id AND l.account_id = moved.account_id
+    WHERE l.kind = 'customer_credits'
+    GROUP BY 1, 2
+"""
 
 CHECKS = (
     Check(
@@ -40,24 +57,16 @@ CHECKS = (
     ),
     Check(
         "promotional credit {subject}: the ledger says {found}, the lot says {expected}",
-        """
+        f"""
         SELECT format('%s, %s', c.id, figure.name), figure.found, figure.expected, true
         FROM billing_promotionalcredit c
-        CROSS JOIN LATERAL (
-            SELECT sum(p.amount_nanousd) FILTER (WHERE t.id = c.transaction_id) AS amount,
-                -sum(p.amount_nanousd) FILTER (WHERE t.id <> c.transaction_id) AS expired
-            FROM billing_ledgertransaction t
-            JOIN billing_posting p ON p.transaction_id = t.id
-            JOIN billing_ledgeraccount l ON l.id = p.ledger_account_id
-            WHERE l.kind = 'customer_credits' AND l.account_id = c.account_id AND t.account_id = c.account_id
-                AND (t.id = c.transaction_id OR t.kind = 'expiry' AND t.reference LIKE format('expiry:%s:%%', c.id))
-        ) AS booked
+        LEFT JOIN ({_BOOKED}) AS booked ON booked.lot = c.id::text AND booked.account_id = c.account_id
         CROSS JOIN LATERAL (VALUES
             ('amount', booked.amount, c.amount_nanousd),
             ('expired', booked.expired, c.expired_nanousd)
         ) AS figure (name, found, expected)
         WHERE coalesce(figure.found, 0) <> figure.expected
-        """,
+        """,  # noqa: S608 - constants of this module
     ),
     Check(
         "ledger transaction {subject}: the promotional credit that it moved does not exist",
