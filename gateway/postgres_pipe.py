@@ -67,14 +67,13 @@ class _Exchange:
             return answer.status == pq.ExecStatus.PIPELINE_SYNC
         return len(self.answers) == self._awaited
 
-    def end(self, error: PostgresAway | None = None) -> None:
-        """Hand over the answers, or what has come between."""
-        if self.whole.done():
-            return
-        if error is None:
+    def hand_over(self) -> None:
+        """Nothing more will come: give the answers to whoever waits."""
+        if not self.whole.done():
             self.whole.set_result(self.answers)
-        else:
-            self.whole.set_exception(error)
+            self.tell()
+
+    def tell(self) -> None:
         if self._on_whole is not None:
             self._on_whole()
 
@@ -220,15 +219,19 @@ class PostgresPipe:
         exchange = self._exchanges[0]
         if exchange.take(answer):
             self._exchanges.popleft()
-            exchange.end()
+            exchange.hand_over()
 
     def _lose(self, why: str) -> None:
         if self._socket >= 0:
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
             self._socket = -1
-        while self._exchanges:
-            self._exchanges.popleft().end(PostgresAway(why))
+        lost = [exchange for exchange in self._exchanges if not exchange.whole.done()]
+        self._exchanges.clear()
+        for exchange in lost:
+            exchange.whole.set_exception(PostgresAway(why))
+        for exchange in lost:
+            exchange.tell()
 
 
 def judged(answers: Answers) -> list[bytes]:

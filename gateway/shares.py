@@ -34,8 +34,8 @@ class Share:
     # What Redis counts in the minute, as far as this process knows. What is left of the share is in it.
     _counted_requests: int = field(default=0, init=False)
     _counted_tokens: int = field(default=0, init=False)
-    # Room was given in that second, so what is left when it ends goes back.
-    _is_given: bool = field(default=False, init=False)
+    # The tokens of the room that was given with it.
+    _given_tokens: int = field(default=0, init=False)
     # Requests that this process has counted in that second.
     _taken: int = field(default=0, init=False)
 
@@ -55,7 +55,7 @@ class Share:
 
     def take(self, limits: Limits, *, tokens: int, now: float) -> Counted | None:
         """Count one request of so many tokens; None: Redis has to be asked."""
-        if self.requests < 1 or self.tokens < tokens or now >= self._ends_at or limits != self._limits:
+        if now >= self._ends_at or limits != self._limits or not self._has_room(requests=1, tokens=tokens):
             return None
         self.requests -= 1
         self.tokens -= tokens
@@ -68,14 +68,14 @@ class Share:
         What was left of an earlier second has been given back. Each answer says when the second ends at the earliest.
         """
         if counted.second != self._second:
-            self._second, self._taken, self._ends_at, self._is_given = counted.second, 0, ends_at, False
+            self._second, self._taken, self._ends_at = counted.second, 0, ends_at
         self._ends_at = max(self._ends_at, ends_at)
         self._limits = counted.limit_requests, counted.limit_tokens
         self._counted_requests, self._counted_tokens = counted.requests, counted.tokens
         self._taken += 1
-        self._is_given |= given > 0
         self.requests += given
         self.tokens += given * tokens
+        self._given_tokens = self.tokens
 
     def correct(self, *, requests: int, tokens: int) -> None:
         """What Redis counts is corrected by so much."""
@@ -85,9 +85,11 @@ class Share:
     def absorb(self, *, requests: int, tokens: int, now: float) -> bool:
         """Let what is left change by what a request of this second used beyond its estimate, or did not use.
 
-        False: Redis has to be told, for there is too little left, or nothing that will go back.
+        False: Redis has to be told. For there is too little left, or it would be more than was given, or it would
+        serve nobody: who holds back what others could use must use it himself.
         """
-        if not self._is_given or now >= self._ends_at or self.requests < requests or self.tokens < tokens:
+        is_given = self.requests > 0 and self.tokens - tokens <= self._given_tokens
+        if now >= self._ends_at or not is_given or not self._has_room(requests=requests, tokens=tokens):
             return False
         self.requests -= requests
         self.tokens -= tokens
@@ -105,6 +107,10 @@ class Share:
         counted.requests -= self.requests
         counted.tokens -= self.tokens
         return counted
+
+    def _has_room(self, *, requests: int, tokens: int) -> bool:
+        """Whether so much is left. Tokens without a limit are counted all the same, and may be less than none."""
+        return self.requests >= requests and (self._limits[1] is None or self.tokens >= tokens)
 
     def _as_counted(self, now: float) -> Counted:
         return Counted(

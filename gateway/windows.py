@@ -27,6 +27,8 @@ from usage import minutes
 logger = logging.getLogger(__name__)
 
 _PAUSE_S = 1.0
+# After a pause no share is asked for: what a Redis gives that is too slow to be heard is lost for a minute.
+_WARY_FOR_S = 5.0
 # What a request has used is told to Redis with the next question, or after this.
 _TELL_WITHIN_S = 0.005
 _NO_LIMIT = -1
@@ -68,6 +70,7 @@ class Windows:
         self._corrections: dict[tuple[int, int], tuple[int, int]] = {}
         self._telling: asyncio.TimerHandle | None = None
         self.shares: dict[int, Share] = {}
+        self._counting: set[asyncio.Task[Counted]] = set()
         self._loop = asyncio.get_running_loop()
 
     def will_miss(self, counted: Counted, *, tokens: int) -> bool:
@@ -89,15 +92,11 @@ class Windows:
         if counted := share.take(limits, tokens=tokens, now=now):
             return counted
         self._give_back(credential.key_id, share)
-        wanted = share.wanted(now)
-        if not wanted:
-            counted = await self._count(credential, share, tokens=tokens, wanted=0)
+        wanted = share.wanted(now) if now >= self._away_until + _WARY_FOR_S else 0
+        if wanted:
+            counted = await self._count_with_room(credential, share, tokens=tokens, wanted=wanted)
         else:
-            share.is_asked_for = True
-            try:
-                counted = await self._count(credential, share, tokens=tokens, wanted=wanted)
-            finally:
-                share.is_asked_for = False
+            counted = await self._count(credential, share, tokens=tokens, wanted=0)
         if counted.refused:
             raise refusal_of(counted, tokens=tokens, fitting=fitting)
         return counted
@@ -110,11 +109,11 @@ class Windows:
         if credential.minute_limits == _UNLIMITED:
             return None
         counted, _, _ = await self._ask(credential, tokens=0, counts=False)
+        if share := self.shares.get(credential.key_id):
+            counted = share.without(counted)
         now = dt.datetime.now(dt.UTC)
         if not counted.is_known or await read(minutes.has_gap, key_id=credential.key_id, at=now):
             counted.learn(await read(minutes.state_of, key_id=credential.key_id, at=now))
-        elif share := self.shares.get(credential.key_id):
-            return share.without(counted)
         return counted
 
     def correct(self, credential: Credential, counted: Counted, *, requests: int = 0, tokens: int) -> None:
@@ -129,6 +128,7 @@ class Windows:
         self._will_tell(credential.key_id, counted.second, requests=requests, tokens=tokens)
 
     async def close(self) -> None:
+        await asyncio.gather(*self._counting, return_exceptions=True)
         for key_id, share in self.shares.items():
             self._give_back(key_id, share)
         self._tell()
@@ -151,6 +151,19 @@ class Windows:
         if given:
             self._give_back_in_time(credential.key_id, share, share.second)
         return share.without(counted)
+
+    async def _count_with_room(
+        self, credential: Credential, share: Share, *, tokens: int, wanted: int
+    ) -> Counted:
+        """As `_count`, but not stopped with who asks: room that nobody has heard of is lost for a minute."""
+        share.is_asked_for = True
+        counting = self._loop.create_task(self._count(credential, share, tokens=tokens, wanted=wanted))
+        self._counting.add(counting)
+        try:
+            return await asyncio.shield(counting)
+        finally:
+            share.is_asked_for = False
+            counting.add_done_callback(self._counting.discard)
 
     def _give_back_in_time(self, key_id: int, share: Share, second: int) -> None:
         """Give back what is left of the share when its second is over, if that is still the same."""

@@ -193,7 +193,7 @@ def test_what_requests_used_is_told_to_redis_when_the_second_is_over() -> None:
     with Listener(credential) as listener:
         run(act)
 
-    assert listener.heard <= 25
+    assert listener.heard <= 60
     assert int(stored().hget(f"minute:{{{credential.key_id}}}", "T") or 0) == 400
 
 
@@ -270,6 +270,86 @@ def test_what_is_left_goes_back_when_the_process_ends() -> None:
     run(act)
 
 
+@pytest.mark.parametrize(("limits", "tokens"), [((600, None), TOKENS), ((600, 20_000), 20_000 - 21 * TOKENS)])
+def test_who_is_refused_for_what_lies_unused_is_told_to_come_back_when_the_second_is_over(
+    limits: tuple[int, int | None], tokens: int
+) -> None:
+    credential = credential_with(requests_per_minute=limits[0], tokens_per_minute=limits[1])
+
+    async def act(windows: Callable[[], Awaitable[Windows]]) -> None:
+        idle, busy = await windows(), await windows()
+        await early_in_a_second()
+        for _ in range(21):
+            await count(idle, credential)
+        served = 0
+        refusal = None
+        while refusal is None:
+            try:
+                served += bool(await busy.count(credential, tokens=tokens, fitting=lambda _: ""))
+            except Refusal as refused:
+                refusal = refused
+        assert served < 600 - 21
+        assert int(dict(refusal.headers)[b"retry-after-ms"]) <= 1_050
+        await asyncio.sleep(1.1)
+        assert await count(busy, credential, tokens=tokens)
+
+    run(act)
+
+
+def test_what_one_process_gives_back_is_not_kept_from_others() -> None:
+    credential = credential_with(requests_per_minute=1_000_000, tokens_per_minute=1_000_000)
+
+    async def act(windows: Callable[[], Awaitable[Windows]]) -> None:
+        one, other = await windows(), await windows()
+        await early_in_a_second()
+        counted = [await count(one, credential, tokens=2_000) for _ in range(220)]
+        for each in counted:
+            assert each is not None
+            one.correct(credential, each, tokens=50 - 2_000)
+        await asyncio.sleep(0.01)
+        left = one.shares[credential.key_id]
+        assert left.tokens <= 1_000_000 // 32
+        served = 0
+        while await count(other, credential, tokens=2_000):
+            served += 1
+        assert served >= (1_000_000 - 220 * 50 - 1_000_000 // 32) // 2_000 - 32
+
+    run(act)
+
+
+def test_room_is_not_lost_with_who_has_asked_for_it() -> None:
+    credential = credential_with(requests_per_minute=1_000_000)
+
+    async def act(windows: Callable[[], Awaitable[Windows]]) -> None:
+        process = await windows()
+        await early_in_a_second()
+        for _ in range(4):
+            await count(process, credential)
+        asking = asyncio.create_task(count(process, credential))
+        await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await process.close()
+        # The four, and the one whose answer nobody waited for.
+        assert requests_in(credential) == 5
+
+    run(act)
+
+
+def test_no_room_is_asked_for_soon_after_redis_was_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    credential = credential_with(requests_per_minute=1_000_000)
+
+    async def act(windows: Callable[[], Awaitable[Windows]]) -> None:
+        process = await windows()
+        monkeypatch.setattr(process, "_away_until", time.monotonic() - 1)
+        await early_in_a_second()
+        for _ in range(20):
+            await count(process, credential)
+        assert requests_in(credential) == 20
+
+    run(act)
+
+
 def test_a_changed_limit_is_judged_by_redis_whatever_the_process_has() -> None:
     credential = credential_with(requests_per_minute=1_000_000)
     lowered = replace(credential, requests_per_minute=21)
@@ -331,12 +411,30 @@ def test_a_share_serves_what_it_has_room_for_until_its_second_ends() -> None:
 def test_a_share_takes_what_requests_of_its_second_used_only_while_that_will_go_back() -> None:
     share = share_of(given=2)
 
+    share.take(LIMITS, tokens=TOKENS, now=9.5)
+
     assert not share.absorb(requests=0, tokens=-5, now=10.0)
-    assert not share.absorb(requests=0, tokens=2 * TOKENS + 1, now=9.5)
-    assert not share.absorb(requests=3, tokens=0, now=9.5)
-    assert share.absorb(requests=-1, tokens=5, now=9.5)
-    assert share.give_back() == (3, 2 * TOKENS - 5)
-    assert not share_of(given=0).absorb(requests=0, tokens=-5, now=9.5)
+    assert not share.absorb(requests=0, tokens=TOKENS + 1, now=9.5)
+    assert not share.absorb(requests=2, tokens=0, now=9.5)
+    # More than Redis gave would be kept from others.
+    assert not share.absorb(requests=0, tokens=-TOKENS - 1, now=9.5)
+    assert share.absorb(requests=0, tokens=5, now=9.5)
+    assert share.absorb(requests=0, tokens=-8, now=9.5)
+    assert share.give_back() == (1, TOKENS + 3)
+    # What was given back cannot be added to: nobody would give it back.
+    assert not share.absorb(requests=0, tokens=-5, now=9.5)
+
+
+def test_tokens_without_a_limit_keep_no_request_from_its_share() -> None:
+    unlimited = 1_000, None
+    share = Share()
+    answer = Counted(*unlimited, 3, 3 * TOKENS, 60_500, 0, 7, "", is_known=True)
+    share.learn(answer, given=2, tokens=TOKENS, ends_at=10.0)
+
+    counted = [share.take(unlimited, tokens=15 * TOKENS, now=9.5) for _ in range(2)]
+
+    assert [each and each.tokens for each in counted] == [16 * TOKENS, 31 * TOKENS]
+    assert share.give_back() == (0, -28 * TOKENS)
 
 
 def test_keys_whose_second_is_over_are_forgotten_where_there_are_too_many(
