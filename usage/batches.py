@@ -21,8 +21,8 @@ OPEN = "SELECT usage_open_books($1, $2, $3, $4, $5, $6, $7, $8)"
 WRITE = "SELECT usage_write_books($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
 # Locks, and writes if everything is as foreseen: see `usage.foreseeing.attempt`; then what WRITE takes. Answers no row
 # if something is otherwise, and then nothing is written.
-TRY = """SELECT usage_write_books($10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
-WHERE usage_compare_books($1, $2, $3, $4, $5, $6, $7, $8, $9)"""
+TRY = """SELECT usage_write_books($12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)
+WHERE usage_compare_books($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"""
 
 
 _BRACES = bytes.maketrans(b"[]", b"{}")

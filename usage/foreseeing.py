@@ -11,9 +11,7 @@ from itertools import product
 from operator import add
 from typing import Any
 
-import orjson
-
-from usage.batches import TRY, Call, array
+from usage.batches import TRY, Call, array, as_json
 from usage.books import Books, Left
 from usage.opening import Question
 
@@ -134,8 +132,6 @@ def attempt(question: Question, foreseen: Answer, decided: Books) -> Call:
     """What has PostgreSQL write what was decided on a foreseen answer, if that is what it would answer."""
     wallets, _, budgets, environments, allowances, found, _, _ = foreseen
     held = {hold[0] for hold in found or ()}
-    has_limits = budgets or question.days
-    limits = [wallets, None, budgets, environments, allowances, None, None, None] if has_limits else None
     return Call(
         TRY,
         [
@@ -144,8 +140,10 @@ def attempt(question: Question, foreseen: Answer, decided: Books) -> Call:
             array(question.versions),
             array(question.versions.values()),
             array(question.keys),
+            as_json(budgets),
+            as_json(environments),
             array(question.days),
-            orjson.dumps(limits) if limits else None,
+            as_json(allowances),
             array([claim["digest"] for claim in question.claimed]),
             array([id_ for id_ in question.ended if id_ not in held]),
             *decided.changes(),

@@ -66,7 +66,7 @@ def test_what_is_committed_under_the_lock_is_seen(
         await counter.serve(first)
         async with held_wallet() as other:
             (task,) = await counter.send(late)
-            await other.execute(change)  # type: ignore[arg-type]
+            await other.execute(change)
             await other.execute("COMMIT")
         assert isinstance(await task, expected)
 

@@ -97,8 +97,8 @@ COMPARE = """
 CREATE FUNCTION usage_compare_books(
     -- As they are foreseen: balance and held of each account, in the order of the locks; the versions of each key that asks.
     accounts bigint[], wallets bigint[], keys bigint[], versions bigint[],
-    -- Budgets of these keys and allowances of these days. NULL: there is none, and nobody asks for one.
-    limited bigint[], days date[], limits jsonb,
+    -- Budgets of these keys, environments of the keys where one is of one, allowances of these days. NULL: there is none.
+    limited bigint[], budgets jsonb, environments jsonb, days date[], allowances jsonb,
     -- Of these there is nothing: idempotency keys that are taken, holds of ended requests.
     claimed text[], unheld uuid[]
 ) RETURNS boolean LANGUAGE plpgsql AS $$
@@ -106,32 +106,48 @@ DECLARE
     same bigint;
 BEGIN
     -- A wallet that somebody else has locked is compared as he leaves it. Each statement after this one sees what was
-    -- committed before it began, hence all that was written under these locks.
-    IF limits IS NOT NULL THEN
-        IF usage_open_books(accounts, '{}', days, '{}', NULL, '{}', NULL, limited)::jsonb <> limits THEN
+    -- committed before it began, hence all that was written under these locks. Mostly it is one account.
+    IF cardinality(accounts) = 1 THEN
+        PERFORM FROM billing_wallet WHERE account_id = accounts[1]
+        AND balance_nanousd = wallets[1][1] AND held_nanousd = wallets[1][2] FOR UPDATE;
+        IF NOT FOUND THEN
             RETURN false;
         END IF;
     ELSE
-        -- Mostly it is one account.
-        IF cardinality(accounts) = 1 THEN
-            PERFORM FROM billing_wallet WHERE account_id = accounts[1]
-            AND balance_nanousd = wallets[1][1] AND held_nanousd = wallets[1][2] FOR UPDATE;
-            IF NOT FOUND THEN
-                RETURN false;
-            END IF;
-        ELSE
-            SELECT count(*) INTO same FROM (
-                SELECT FROM billing_wallet WHERE account_id = ANY(accounts)
-                AND balance_nanousd = wallets[array_position(accounts, account_id)][1]
-                AND held_nanousd = wallets[array_position(accounts, account_id)][2]
-                ORDER BY account_id FOR UPDATE
-            ) AS locked;
-            IF same <> cardinality(accounts) THEN
-                RETURN false;
-            END IF;
+        SELECT count(*) INTO same FROM (
+            SELECT FROM billing_wallet WHERE account_id = ANY(accounts)
+            AND balance_nanousd = wallets[array_position(accounts, account_id)][1]
+            AND held_nanousd = wallets[array_position(accounts, account_id)][2]
+            ORDER BY account_id FOR UPDATE
+        ) AS locked;
+        IF same <> cardinality(accounts) THEN
+            RETURN false;
         END IF;
+    END IF;
+    IF budgets IS NULL THEN
         IF EXISTS (
             SELECT FROM billing_budget WHERE account_id = ANY(accounts) AND coalesce(key_id, 0) = ANY(0 || limited)
+        ) THEN
+            RETURN false;
+        END IF;
+    ELSIF budgets IS DISTINCT FROM (
+        SELECT jsonb_agg(jsonb_build_array(id, account_id, environment, key_id, period, limit_nanousd, is_hard_stop,
+            period_start, spent_nanousd, held_nanousd, previous_spent_nanousd, previous_held_nanousd) ORDER BY id)
+        FROM billing_budget WHERE account_id = ANY(accounts) AND coalesce(key_id, 0) = ANY(0 || limited)
+    ) THEN
+        RETURN false;
+    END IF;
+    IF environments IS NOT NULL THEN
+        IF environments IS DISTINCT FROM (
+            SELECT jsonb_agg(jsonb_build_array(id, environment) ORDER BY id) FROM keys_apikey WHERE id = ANY(limited)
+        ) THEN
+            RETURN false;
+        END IF;
+    END IF;
+    IF cardinality(days) > 0 THEN
+        IF allowances IS DISTINCT FROM (
+            SELECT jsonb_agg(jsonb_build_array(account_id, day, requests, tokens, held_tokens) ORDER BY account_id, day)
+            FROM usage_dailyallowance WHERE account_id = ANY(accounts) AND day = ANY(days)
         ) THEN
             RETURN false;
         END IF;
