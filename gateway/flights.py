@@ -16,9 +16,8 @@ from gateway.outcomes import Outcomes
 from gateway.postgres_pipe import Answers, CallRefused, PostgresAway, judged
 from gateway.standing_connection import StandingConnection
 from usage.admission import Decision
-from usage.batches import TRY, Call, as_json
 from usage.books import Books
-from usage.foreseeing import Foresight
+from usage.foreseeing import Foresight, attempt
 from usage.opening import Question
 
 logger = logging.getLogger(__name__)
@@ -106,7 +105,7 @@ class Flights:
         try:
             opened = Books.foreseen(foreseen)
             decisions = decide(opened, batch)
-            call = Call(TRY, [*question.parameters(), as_json(foreseen), *opened.changes()])
+            call = attempt(question, foreseen, opened)
         except Exception:
             # One of them cannot be decided: which one shows when they are asked.
             logger.exception("a batch of %d could not be decided", len(batch))
@@ -144,12 +143,15 @@ class Flights:
         since = self.busy_since
         self.busy_since = self._loop.time() if self._flights else None
         try:
-            (answer,) = judged(flight.answers.result())
+            was_written = judged(flight.answers.result())
         except PostgresAway as error:
             self.busy_since = since
             self._connection.lose(error)
             await self._outcomes.fail(flight.batch, is_in_doubt=True)
         except CallRefused as error:
+            if error.is_conflict:
+                self._ask_after_all(flight)
+                return
             self._connection.foresight = Foresight()
             if error.is_lock:
                 self.to_part.append(flight.batch)
@@ -161,11 +163,15 @@ class Flights:
                     item.finished.fit()
                 self.to_ask += [[item] for item in flight.batch]
         else:
-            if answer:
-                self._connection.foresight.was_wrong(flight.question.accounts)
-                self.to_ask.append(flight.batch)
-            else:
+            if was_written:
                 self._outcomes.deliver(flight.batch, flight.decisions)
+            else:
+                self._ask_after_all(flight)
+
+    def _ask_after_all(self, flight: _Flight) -> None:
+        """Its books are not as they were foreseen, and nothing is written."""
+        self._connection.foresight.was_wrong(flight.question.accounts)
+        self.to_ask.append(flight.batch)
 
 
 def _is_written(answers: asyncio.Future[Answers]) -> bool:
@@ -173,6 +179,6 @@ def _is_written(answers: asyncio.Future[Answers]) -> bool:
     if not answers.done():
         return False
     try:
-        return judged(answers.result()) == [b""]
+        return bool(judged(answers.result()))
     except (PostgresAway, CallRefused):
         return False

@@ -41,6 +41,8 @@ class CallRefused(Exception):
         # Lock and statement time limits, deadlock, serialization, shutdown, no more resources.
         self.is_transient = sqlstate[:2] in {"40", "53", "55", "57"}
         self.is_lock = sqlstate == "55P03"
+        # What it rests on is not so.
+        self.is_conflict = sqlstate == "40001"
 
 
 Answers = list[pq.abc.PGresult]

@@ -1,9 +1,10 @@
 """The calls of a batch of the teller to PostgreSQL, as text: what they are, and how to send one and wait for it.
 
-The functions are in `usage/migrations/0011_minute_gaps.py`.
+The function that opens is in `usage/migrations/0011_minute_gaps.py`, those that write in
+`0013_compared_where_written.py`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import orjson
@@ -14,12 +15,17 @@ from billing.wallets import Connection, Cursor
 # Accounts, keys to be judged, days, ids of ended requests, idempotency keys, keys whose minute is counted, since which
 # id, keys whose budgets count; answers one JSON text.
 OPEN = "SELECT usage_open_books($1, $2, $3, $4, $5, $6, $7, $8)"
-# Ids of holds that are resolved, wallets, budgets, begun and changed allowances, holds, claims, ids of freed claims,
-# usage records, keys of which Redis has missed a request.
-WRITE = "SELECT usage_write_books($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
-# Both, if the first one's answer is the foreseen one: what OPEN takes, that answer, what WRITE takes. Answers nothing
-# if it was written, else what OPEN answers, and then nothing is written.
-TRY = "SELECT usage_try_books($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)"
+# Ids of holds that are resolved, their amounts and tokens, their days; accounts, and what is in their wallets; budgets,
+# begun and changed allowances, holds, claims, ids of freed claims, usage records, keys of which Redis has missed a
+# request. Refused with `serialization_failure` where the holds are not these.
+WRITE = "SELECT usage_write_books($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+# Locks, and writes if everything is as foreseen: see `usage.foreseeing.attempt`; then what WRITE takes. Answers no row
+# if something is otherwise, and then nothing is written.
+TRY = """SELECT usage_write_books($12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)
+WHERE usage_compare_books($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"""
+
+
+_BRACES = bytes.maketrans(b"[]", b"{}")
 
 
 class Call(NamedTuple):
@@ -35,9 +41,12 @@ def execute(connection: Connection, call: Call) -> Cursor:
     return psycopg.RawCursor[Any](connection).execute(call.statement, texts)
 
 
-def array(values: Iterable[object]) -> bytes:
-    """An array in PostgreSQL's text format, of values that need no quotes: numbers, dates, UUIDs."""
-    return ("{" + ",".join(map(str, values)) + "}").encode()
+def array(values: Collection[object]) -> bytes:
+    """An array in PostgreSQL's text format, of numbers, dates, UUIDs, digests, or of rows of them."""
+    if not values:
+        return b"{}"
+    # Of these it differs from JSON in its brackets only, and nothing is made as fast as JSON.
+    return orjson.dumps(values if isinstance(values, list) else [*values]).translate(_BRACES)
 
 
 def as_json(rows: object) -> bytes | None:

@@ -99,7 +99,7 @@ class Books:
     # Keys of which Redis has missed a request, as was read, and of this batch.
     _missed: set[int] = field(default_factory=set)
     _newly_missed: set[int] = field(default_factory=set)
-    _resolved: list[str] = field(default_factory=list)
+    _resolved: dict[str, _Hold] = field(default_factory=dict)
     _ended: list[FinishedRequest] = field(default_factory=list)
 
     @classmethod
@@ -212,12 +212,9 @@ class Books:
 
     def changes(self) -> list[bytes | None]:
         """Everything that was decided, as `usage_write_books` takes it."""
+        resolved = self._resolved.values()
+        changed = [wallet for wallet in self._wallets.values() if wallet.is_changed]
         tables = (
-            [
-                {"account_id": w.account_id, "balance": w.balance_nanousd, "held": w.held_nanousd}
-                for w in self._wallets.values()
-                if w.is_changed
-            ],
             self._budgets.changes(),
             self._allowances.begun(),
             self._allowances.changes(),
@@ -226,6 +223,10 @@ class Books:
         )
         return [
             array(self._resolved),
+            array([[hold.amount_nanousd, hold.allowance_tokens] for hold in resolved]),
+            array([hold.allowance_day for hold in resolved]),
+            array([wallet.account_id for wallet in changed]),
+            array([[wallet.balance_nanousd, wallet.held_nanousd] for wallet in changed]),
             *map(as_json, tables),
             array(self._freed_claims),
             recording.rows(self._ended) if self._ended else None,
@@ -252,7 +253,7 @@ class Books:
         """What the request holds, which it holds no longer; None: nothing."""
         hold = self._holds.pop(finished.id_text, None)
         if hold is not None:
-            self._resolved.append(finished.id_text)
+            self._resolved[finished.id_text] = hold
         return hold
 
     def _take_back(self, request: Admission) -> None:

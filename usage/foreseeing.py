@@ -1,8 +1,8 @@
 """What the next batch will find: the books as the last batch of the same process has left them.
 
 Nearly always nobody else has written to an account between two batches. So a batch can be decided before anything is
-asked, and PostgreSQL, which locks and reads as ever, compares what it reads with what was foreseen: if that is the
-same, it writes what was decided; if not, it writes nothing and says so. One round trip instead of two, and never a
+asked, and PostgreSQL, which locks as ever, compares what it locks with what was foreseen: if that is the same, it
+writes what was decided; if not, it writes nothing and says so. One round trip instead of two, and never a
 decision on anything but the state under the lock.
 """
 
@@ -11,7 +11,8 @@ from itertools import product
 from operator import add
 from typing import Any
 
-from usage.books import Left
+from usage.batches import TRY, Call, array, as_json
+from usage.books import Books, Left
 from usage.opening import Question
 
 # After an account was found changed by somebody else, so many of its batches are asked first.
@@ -20,6 +21,8 @@ _WARY_FOR = 16
 _MOST = 10_000
 
 Row = list[Any]
+# As OPEN would answer, its lists in the order of PostgreSQL's.
+Answer = list[list[Row] | None]
 
 
 class Foresight:
@@ -38,8 +41,8 @@ class Foresight:
         # Keys whose minute is counted: what is counted there is not foreseen.
         self._missed: set[int] = set()
 
-    def of(self, question: Question) -> list[list[Row] | None] | None:
-        """The answer to expect, its lists in the order of PostgreSQL's; None where there is no telling."""
+    def of(self, question: Question) -> Answer | None:
+        """The answer to expect; None where there is no telling."""
         accounts, keys = question.accounts, question.keys
         if question.counted or not self._missed.isdisjoint(question.versions):
             return None
@@ -80,18 +83,14 @@ class Foresight:
         if len(self._wallets) > _MOST or len(self._known_keys) > _MOST:
             self.__init__()  # type: ignore[misc]  # to begin anew is all there is to it
         self._wallets |= {row[0]: row for row in left.wallets}
-        for account in question.accounts:
-            known = self._budgets.setdefault(account, {})
-            # A budget that was taken away leaves no row: forget what this batch has read anew.
-            for read in [id_ for id_, row in known.items() if row[3] is None or row[3] in question.keys]:
-                del known[read]
-        for row in left.budgets:
-            self._budgets[row[1]][row[0]] = row
+        self._learn_budgets(question, left.budgets)
         self._known_keys |= question.keys
-        self._missed = self._missed.difference(question.versions) | left.missed
+        if self._missed or left.missed:
+            self._missed = self._missed.difference(question.versions) | left.missed
         self._environments |= left.environments
-        self._allowances |= dict.fromkeys(product(question.accounts, question.days))
-        self._allowances |= {(row[0], row[1]): row for row in left.allowances}
+        if question.days:
+            self._allowances |= dict.fromkeys(product(question.accounts, question.days))
+            self._allowances |= {(row[0], row[1]): row for row in left.allowances}
         for account, day, *added in left.unread_allowances:
             if remembered := self._allowances.get((account, day)):
                 remembered[2:] = map(add, remembered[2:], added)
@@ -106,6 +105,15 @@ class Foresight:
         """
         self._wary |= dict.fromkeys(accounts, _WARY_FOR)
 
+    def _learn_budgets(self, question: Question, rows: Iterable[Row]) -> None:
+        for account in question.accounts:
+            if known := self._budgets.get(account):
+                # A budget that was taken away leaves no row: forget what this batch has read anew.
+                for read in [id_ for id_, row in known.items() if row[3] is None or row[3] in question.keys]:
+                    del known[read]
+        for row in rows:
+            self._budgets.setdefault(row[1], {})[row[0]] = row
+
     def _budgets_of(self, accounts: Iterable[int], keys: Collection[int]) -> list[Row]:
         rows = [row for account in accounts for row in self._budgets.get(account, {}).values()]
         return sorted(row for row in rows if row[3] is None or row[3] in keys)
@@ -118,3 +126,26 @@ class Foresight:
             if not self._wary[account]:
                 del self._wary[account]
         return bool(wary)
+
+
+def attempt(question: Question, foreseen: Answer, decided: Books) -> Call:
+    """What has PostgreSQL write what was decided on a foreseen answer, if that is what it would answer."""
+    wallets, _, budgets, environments, allowances, found, _, _ = foreseen
+    held = {hold[0] for hold in found or ()}
+    return Call(
+        TRY,
+        [
+            array(question.accounts),
+            array([figures for _, *figures in wallets or ()]),
+            array(question.versions),
+            array(question.versions.values()),
+            array(question.keys),
+            as_json(budgets),
+            as_json(environments),
+            array(question.days),
+            as_json(allowances),
+            array([claim["digest"] for claim in question.claimed]),
+            array([id_ for id_ in question.ended if id_ not in held]),
+            *decided.changes(),
+        ],
+    )

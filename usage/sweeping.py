@@ -21,7 +21,7 @@ _LONGEST_MS = 2**31 - 1
 # silence counts from its start at the earliest: a running gateway first gets the chance to come back and
 # settle from its journal.
 _ORPHANS = """
-    SELECT h.request::text FROM billing_hold h LEFT JOIN billing_gatewayprocess p ON p.id = h.process_id
+    SELECT h.request FROM billing_hold h LEFT JOIN billing_gatewayprocess p ON p.id = h.process_id
     WHERE coalesce(p.heartbeat_at, h.placed_at) < now() - make_interval(secs => %(grace_s)s)
     AND pg_postmaster_start_time() < now() - make_interval(secs => %(grace_s)s)
     ORDER BY h.request_id LIMIT %(limit)s

@@ -97,8 +97,9 @@ class Hold(models.Model):
     # Reserved of the daily allowance instead of (never beside) an amount of credit; null: paid from credits.
     allowance_day = models.DateField(null=True)
     allowance_tokens = models.BigIntegerField(default=0)
-    # What the usage record of an interrupted request says: see `usage.recording`.
-    request = models.JSONField(default=dict)
+    # What the usage record of an interrupted request says, as JSON: see `usage.recording`. As text, because hardly one
+    # is ever read, and `jsonb` would take each apart.
+    request = models.TextField(default="{}")
     # When the request started: the budgets that count it follow from this, its account and its key.
     placed_at = models.DateTimeField(default=timezone.now)
     # The tokens it counts as in its key's minute: see `usage.minutes`.

@@ -2,71 +2,26 @@
 
 import datetime as dt
 import random
-from dataclasses import dataclass, field
 
-import orjson
 import pytest
 from django.db import transaction
 from psycopg.errors import SerializationFailure
 
 from accounts.models import Plan
-from billing import crediting, wallets
+from billing import wallets
 from billing.models import Hold, Wallet
-from billing.wallets import Connection
 from tests.factories import make_budget, make_key, now
 from tests.invariants import check_books
+from tests.usage.clerk import Clerk
 from tests.usage.desk import Desk
-from usage.admission import Admission, Admitted, Decision
-from usage.batches import TRY, WRITE, Call, as_json, execute
+from usage.admission import Admission, Admitted
+from usage.batches import execute
 from usage.books import Books
-from usage.foreseeing import Foresight
 from usage.minutes import Minute
-from usage.models import MinuteGap, UsageRecord
+from usage.models import MinuteGap
 from usage.opening import Question
-from usage.recording import FinishedRequest
 
 USD = 10**9
-
-
-@dataclass
-class Clerk:
-    """A teller without a gateway: each batch is one transaction."""
-
-    foresight: Foresight = field(default_factory=Foresight)
-    foreseen: int = 0
-
-    def batch(self, *admissions: Admission, ended: list[FinishedRequest] | None = None) -> list[Decision]:
-        """Ask first, and see that whatever was foreseen is what is so."""
-        question = Question.of(admissions=admissions, ended=ended or [])
-        expected = self.foresight.of(question)
-        with transaction.atomic():
-            raw = wallets.borrowed_connection()
-            answer = execute(raw, question.call()).fetchall()[0][0]
-            if expected is not None:
-                self.foreseen += 1
-                assert expected == orjson.loads(answer)
-            opened = Books.of(answer)
-            decisions = _decide(opened, admissions, ended or [])
-            execute(raw, Call(WRITE, opened.changes()))
-        self.foresight.learn(question, opened.left())
-        return decisions
-
-    def attempt(self, *admissions: Admission, raw: Connection) -> tuple[str | None, list[Decision]]:
-        """Decide on what is foreseen and have it written in one call: what PostgreSQL answers, and the decisions."""
-        question = Question.of(admissions=admissions, ended=[])
-        foreseen = self.foresight.of(question)
-        assert foreseen is not None
-        opened = Books.foreseen(foreseen)
-        decisions = _decide(opened, admissions, [])
-        call = Call(TRY, [*question.parameters(), as_json(foreseen), *opened.changes()])
-        return execute(raw, call).fetchall()[0][0], decisions
-
-
-def _decide(opened: Books, admissions: tuple[Admission, ...], ended: list[FinishedRequest]) -> list[Decision]:
-    for finished in ended:
-        if not opened.end(finished):
-            opened.record(finished)
-    return [opened.admit(request) for request in admissions]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -106,49 +61,11 @@ def test_what_is_foreseen_is_what_is_found(seed: int) -> None:
 def test_a_foreseen_batch_is_written_in_one_call() -> None:
     desk, clerk = Desk(credit="1"), Clerk()
     clerk.batch(desk.request())
-    with transaction.atomic():
-        answer, decisions = clerk.attempt(desk.request(), desk.request(), raw=wallets.borrowed_connection())
-    assert answer is None
+    decisions = clerk.attempt(desk.request(), desk.request())
+    assert decisions is not None
     assert all(isinstance(decision, Admitted) for decision in decisions)
     assert Hold.objects.count() == 3
     check_books()
-
-
-@pytest.mark.django_db
-def test_a_batch_that_was_foreseen_wrongly_writes_nothing() -> None:
-    desk, clerk = Desk(credit="1"), Clerk()
-    clerk.batch(desk.request())
-    crediting.grant(
-        account=desk.account, amount_nanousd=USD, reason="a gift", actor=None, at=now(), reference="grant:1"
-    )
-    with transaction.atomic():
-        answer, _decisions = clerk.attempt(desk.request(), raw=wallets.borrowed_connection())
-    assert answer is not None
-    assert orjson.loads(answer)[0] == [[desk.account.pk, 2 * USD, desk.wallet.held_nanousd]]
-    assert Hold.objects.count() == 1
-    check_books()
-
-
-@pytest.mark.parametrize("what", ["a revoked key", "a new budget", "a swept hold"])
-@pytest.mark.django_db
-def test_whatever_a_decision_rests_on_is_compared(what: str) -> None:
-    desk, clerk = Desk(credit="1"), Clerk()
-    held = desk.request()
-    clerk.batch(held)
-    late = desk.request()
-    question = Question.of(admissions=[late], ended=[held.finished])
-    foreseen = clerk.foresight.of(question)
-    match what:
-        case "a revoked key":
-            type(desk.key).objects.update(policy_version=99)
-        case "a new budget":
-            make_budget(desk.key, limit_nanousd=USD // 2)
-        case _:
-            desk.end(held, outcome=UsageRecord.Outcome.INTERRUPTED)
-    with transaction.atomic():
-        answer = execute(wallets.borrowed_connection(), question.call()).fetchall()[0][0]
-    assert foreseen is not None
-    assert foreseen != orjson.loads(answer)
 
 
 @pytest.mark.django_db
@@ -159,14 +76,7 @@ def test_the_minute_of_a_key_of_which_redis_has_missed_a_request_is_asked_until_
     MinuteGap.objects.create(
         key_id=desk.key.pk, ends_at=now() + dt.timedelta(minutes=1)
     )  # by another process
-    with transaction.atomic():
-        answer, _ = clerk.attempt(desk.request(minute=decided), raw=wallets.borrowed_connection())
-    assert answer is not None
-    assert orjson.loads(answer)[1] == [[desk.key.pk, 1, 1, True]]
-    assert orjson.loads(answer)[7][0][:2] == [desk.key.pk, 1]
-    assert Hold.objects.count() == 1
-
-    clerk.foresight.was_wrong([desk.account.pk])
+    assert clerk.attempt(desk.request(minute=decided)) is None
     for _ in range(20):
         clerk.batch(desk.request(minute=decided))
     MinuteGap.objects.update(ends_at=now())
@@ -207,7 +117,7 @@ def test_a_hold_that_went_without_its_wallets_lock_stops_the_batch() -> None:
     desk = Desk(credit="1")
     request = desk.request()
     desk.admit(request)
-    with pytest.raises(SerializationFailure, match="1 of 1 holds were resolved by somebody"):
+    with pytest.raises(SerializationFailure, match="1 of 1 holds are gone, or others than were read"):
         _end_while_its_hold_vanishes(request)
     assert Wallet.objects.get(account=desk.account).held_nanousd > 0
     check_books()
