@@ -61,7 +61,8 @@ class Answer:
         self.attempt = attempt
         self._ends_by = time.monotonic() + settings.GATEWAY_TOTAL_TIMEOUT_S
         self._patience = patience
-        self._wait = Wait(settings.GATEWAY_IDLE_TIMEOUT_S, self._give_up)
+        # Nothing that leads back to this: a circle for every request would have to be found by the garbage collector.
+        self._wait = Wait(settings.GATEWAY_IDLE_TIMEOUT_S, partial(_give_up, response.content))
         patience.watch(self._wait)
 
     async def read(self) -> bytes:
@@ -78,12 +79,13 @@ class Answer:
         self._patience.forget(self._wait)
         self.response.close()
 
-    def _give_up(self) -> None:
-        self.response.content.set_exception(TimeoutError())
-
     def broke(self, reason: str) -> None:
         """The answer failed half-way."""
         self.attempt.broke(time.monotonic(), reason[:_MAX_REASON])
+
+
+def _give_up(body: aiohttp.StreamReader) -> None:
+    body.set_exception(TimeoutError())
 
 
 @dataclass(slots=True)  # not frozen: it is made for every request, and a frozen one costs three times as much
