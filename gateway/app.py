@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 from gateway.asgi import ClientGoneError, Exchange, Receive, Scope, Send
 from gateway.completing import complete
@@ -45,13 +45,13 @@ class Gateway:
     def __init__(self) -> None:
         self._plant: Plant | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """What is to be awaited. No coroutine of its own: each one is woken with all that it awaits."""
+        if scope["type"] == "http":
+            return self._serve(Exchange(scope, receive, send))
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
-        elif scope["type"] == "http":
-            await self._serve(Exchange(scope, receive, send))
-        else:
-            await send({"type": "websocket.close", "code": 1008})
+            return self._live(receive, send)
+        return send({"type": "websocket.close", "code": 1008})
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -81,7 +81,8 @@ class Gateway:
             if not exchange.is_started:
                 await exchange.refuse(temporarily_unavailable("The gateway"))
 
-    async def _route(self, exchange: Exchange) -> None:
+    def _route(self, exchange: Exchange) -> Awaitable[None]:
+        """What serves the request. Raises Refusal."""
         method, path = exchange.scope["method"], exchange.scope["path"]
         endpoint = path.removeprefix("/v1/").rstrip("/")
         dialect = _DIALECTS.get(endpoint)
@@ -92,11 +93,10 @@ class Gateway:
         if dialect is not None:
             if method != "POST":
                 raise method_not_allowed("POST")
-            await complete(plant, exchange, dialect)
-            return
+            return complete(plant, exchange, dialect)
         name, _, argument = endpoint.partition("/")
         if name not in _DESCRIBED or (argument and name != "models"):
             raise unknown_url(method, path)
         if method != "GET":
             raise method_not_allowed("GET")
-        await describe(plant, exchange, name, argument)
+        return describe(plant, exchange, name, argument)

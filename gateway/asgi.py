@@ -50,6 +50,7 @@ class Exchange:
         "database_s",
         "headers",
         "id",
+        "id_text",
         "is_started",
         "refusal_as_json",
         "scope",
@@ -61,6 +62,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self.id: uuid.UUID = uuid7()
+        self.id_text = str(self.id)
         self.started_at = dt.datetime.now(dt.UTC)
         self._started = time.perf_counter()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -135,7 +137,7 @@ class Exchange:
             {
                 "type": "http.response.start",
                 "status": status,
-                "headers": [(b"x-request-id", str(self.id).encode()), *headers],
+                "headers": [(b"x-request-id", self.id_text.encode()), *headers],
             }
         )
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 import orjson
@@ -48,21 +48,43 @@ class UpstreamsFailedError(Exception):
         self.refusal = refusal
 
 
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """How long an upstream may take, in seconds. Silence before the first byte is silence too."""
+
+    first_byte_s: float
+    idle_s: float
+    total_s: float
+
+    @classmethod
+    def as_set(cls) -> Self:
+        """As the settings have them; read once, for each look at a setting goes through a proxy."""
+        idle_s = settings.GATEWAY_IDLE_TIMEOUT_S
+        return cls(
+            min(settings.GATEWAY_FIRST_BYTE_TIMEOUT_S, idle_s), idle_s, settings.GATEWAY_TOTAL_TIMEOUT_S
+        )
+
+
 class Answer:
     """An answer that has begun with 200, its body unread. Whoever has it closes it, and says if it broke."""
 
     __slots__ = ("_ends_by", "_patience", "_wait", "attempt", "response", "target")
 
     def __init__(
-        self, target: Target, response: aiohttp.ClientResponse, attempt: Attempt, patience: Patience
+        self,
+        target: Target,
+        response: aiohttp.ClientResponse,
+        attempt: Attempt,
+        patience: Patience,
+        limits: "_Limits",
     ) -> None:
         self.target = target
         self.response = response
         self.attempt = attempt
-        self._ends_by = time.monotonic() + settings.GATEWAY_TOTAL_TIMEOUT_S
+        self._ends_by = time.monotonic() + limits.total_s
         self._patience = patience
         # Nothing that leads back to this: a circle for every request would have to be found by the garbage collector.
-        self._wait = Wait(settings.GATEWAY_IDLE_TIMEOUT_S, partial(_give_up, response.content))
+        self._wait = Wait(limits.idle_s, partial(_give_up, response.content))
         patience.watch(self._wait)
 
     async def read(self) -> bytes:
@@ -105,8 +127,7 @@ class Upstreams:
         self.health = Health()
         self._chance = chance
         self._patience = Patience()
-        # Silence before the first byte is silence too.
-        self._first_byte_s = min(settings.GATEWAY_FIRST_BYTE_TIMEOUT_S, settings.GATEWAY_IDLE_TIMEOUT_S)
+        self._limits = _Limits.as_set()
         guarded = not is_sandboxed()  # the sandbox is ours, and the only upstream there is
         self._sessions = {
             scheme: _session(partial(_guarded_socket, is_plain=scheme == "http") if guarded else None)
@@ -147,7 +168,7 @@ class Upstreams:
                 attempt.abandoned()
                 raise
             else:
-                answer = Answer(target, response, attempt, self._patience)
+                answer = Answer(target, response, attempt, self._patience, self._limits)
                 judged = await _judge(answer, model, call.asked)
                 if isinstance(judged, Answer):
                     return judged
@@ -172,7 +193,7 @@ class Upstreams:
 
     async def _post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         posting = self._sessions[url.scheme].post(url, data=body, headers=headers, allow_redirects=False)
-        return await self._patience.within(self._first_byte_s, posting)
+        return await self._patience.within(self._limits.first_byte_s, posting)
 
 
 def _session(socket_factory: Callable[[Any], socket.socket] | None) -> aiohttp.ClientSession:

@@ -24,6 +24,7 @@ def start_record(exchange: Exchange, credential: Credential, endpoint: str) -> F
         ip_address=exchange.ip_address,
         user_agent=exchange.user_agent,
         client_request_id=exchange.client_request_id,
+        _id_text=exchange.id_text,
     )
 
 

@@ -9,8 +9,8 @@ import pytest
 from accounts.models import Plan
 from billing.models import Hold
 from gateway.teller import Teller
-from tests.gateway.tellers import run
-from tests.gateway.test_teller_ahead import Counter, held_wallet
+from tests.gateway.tellers import locked, run
+from tests.gateway.test_teller_ahead import Counter
 from tests.usage.desk import Desk
 from usage.admission import (
     Admitted,
@@ -64,10 +64,10 @@ def test_what_is_committed_under_the_lock_is_seen(
     async def act(teller: Teller) -> None:
         counter = Counter(teller, desk)
         await counter.serve(first)
-        async with held_wallet() as other:
+        with locked(desk.account) as other:
             (task,) = await counter.send(late)
-            await other.execute(change)
-            await other.execute("COMMIT")
+            other.execute(change)
+            other.execute("COMMIT")
         assert isinstance(await task, expected)
 
     run(act, tmp_path)
@@ -82,10 +82,10 @@ def test_an_allowance_that_is_drawn_under_the_lock_is_seen(tmp_path: Path) -> No
     async def act(teller: Teller) -> None:
         counter = Counter(teller, desk)
         await counter.serve(first)
-        async with held_wallet() as other:
+        with locked(desk.account) as other:
             (task,) = await counter.send(late)
-            await other.execute("UPDATE usage_dailyallowance SET requests = 7200")
-            await other.execute("COMMIT")
+            other.execute("UPDATE usage_dailyallowance SET requests = 7200")
+            other.execute("COMMIT")
         assert isinstance(await task, AllowanceExhausted)
 
     run(act, tmp_path)
@@ -104,15 +104,15 @@ def test_a_hold_that_is_swept_under_the_lock_is_settled_by_nobody_else(
         await counter.serve(first)
         assert isinstance(await teller.admit(swept), Admitted)
         swept.finished.outcome, swept.finished.output_tokens = UsageRecord.Outcome.COMPLETED, 9
-        async with held_wallet() as other:
+        with locked(desk.account) as other:
             settling = asyncio.create_task(teller.settle(swept.finished))
             await counter.on_their_way(1)
             admitting = asyncio.create_task(teller.admit(behind))
             await counter.on_their_way(2)
             # What a sweep does, in short.
-            await other.execute("DELETE FROM billing_hold WHERE request_id = %s", [swept.finished.id])
-            await other.execute("UPDATE usage_dailyallowance SET held_tokens = 0, requests = requests - 1")
-            await other.execute("COMMIT")
+            other.execute("DELETE FROM billing_hold WHERE request_id = %s", [swept.finished.id])
+            other.execute("UPDATE usage_dailyallowance SET held_tokens = 0, requests = requests - 1")
+            other.execute("COMMIT")
         await settling
         assert isinstance(await admitting, Admitted)
 
