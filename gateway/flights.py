@@ -128,7 +128,7 @@ class Flights:
         while self._flights and _is_written(self._flights[0].answers):
             flight = self._flights.popleft()
             self.busy_since = self._loop.time() if self._flights else None
-            self._outcomes.deliver(flight.batch, flight.decisions)
+            self._outcomes.deliver_in_parts(flight.batch, flight.decisions)
 
     async def land(self) -> None:
         """See to every one that has been answered, whatever the answer is."""
@@ -164,7 +164,7 @@ class Flights:
                 self.to_ask += [[item] for item in flight.batch]
         else:
             if was_written:
-                self._outcomes.deliver(flight.batch, flight.decisions)
+                self._outcomes.deliver_in_parts(flight.batch, flight.decisions)
             else:
                 self._ask_after_all(flight)
 

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.errors import Refusal
 from gateway.flights import Flights
-from gateway.items import Item, unserved
+from gateway.items import Item, Settle, unserved
 from gateway.teller import Teller
 from tests.gateway.tellers import locked, run, until
 from tests.invariants import check_books
@@ -138,3 +138,21 @@ def test_the_end_of_what_nobody_heard_of_leaves_the_record_of_who_asked_alone() 
 
     assert (ended.outcome, ended.status, ended.id) == ("refused", 503, request.finished.id)
     assert (request.finished.outcome, request.finished.status) == ("interrupted", 0)
+
+
+def test_a_large_batch_is_told_in_parts_so_that_what_the_first_send_is_on_its_way_meanwhile(
+    tmp_path: Path,
+) -> None:
+    finished = Desk().request().finished
+
+    async def act(teller: Teller) -> None:
+        loop = asyncio.get_running_loop()
+        batch: list[Item] = [Settle(finished, loop.create_future(), 0.0) for _ in range(40)]
+        teller._outcomes.deliver_in_parts(batch, [None] * 40)
+        told = []
+        for _ in range(4):
+            told.append(sum(item.future is not None and item.future.done() for item in batch))
+            await asyncio.sleep(0)
+        assert told == [16, 32, 40, 40]
+
+    run(act, tmp_path)
