@@ -61,8 +61,7 @@ class Exchange:
         self.scope = scope
         self._receive = receive
         self._send = send
-        self.id: uuid.UUID = uuid7()
-        self.id_text = str(self.id)
+        self.name(uuid7())
         self.started_at = dt.datetime.now(dt.UTC)
         self._started = time.perf_counter()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -71,6 +70,11 @@ class Exchange:
         self.database_s = 0.0
         # How the dialect that is called writes a refusal; where none is, it is OpenAI's shape.
         self.refusal_as_json: Callable[[Refusal, uuid.UUID], dict[str, Any]] | None = None
+
+    def name(self, request_id: uuid.UUID) -> None:
+        """Have the request this id from now on."""
+        self.id = request_id
+        self.id_text = str(request_id)
 
     @property
     def elapsed_ms(self) -> int:

@@ -62,7 +62,7 @@ async def answer_again(
     exchange: Exchange, kept: KeptAnswer, *, request_id: uuid.UUID, limits: Headers
 ) -> None:
     """Send a kept answer under the id of the request that it answered: that is the id of the receipt."""
-    exchange.id = request_id
+    exchange.name(request_id)
     again: Headers = [
         (b"content-length", b"%d" % len(kept.body)),
         (b"x-tollgate-idempotent-replay", b"true"),

@@ -14,13 +14,24 @@ def _cell(pairs_per_s: float, *, own_busy: float = 0.6, backend_busy: float = 0.
     }
 
 
+_STEPS = ("verify_s", "audit_s", "export_s")
+
+
 def _measured(told: list[Told], *, audit_s: float = 20.0, backend_s: float = 19.0) -> Measured:
     posted: Posted = {(True, 1): 200.0, (True, 8): 300.0, (False, 1): 250.0, (False, 8): 1_000.0}
     audit = {"hours": 10, "transactions": 10, "own_s": 0.1, "verify_s": 0.5}
     export = {"rows": 20.0, "seconds": 0.1, "grown_bytes": 0.0}
     return Measured(
         rounds=[(posted, one) for one in told],
-        proofs=[{"transactions": 100, "postings": 200, "verify_s": 0.1, "audit_s": 0.2, "export_s": 0.1}],
+        proofs=[
+            {
+                "transactions": 100,
+                "postings": 200,
+                "records": 500,
+                "waiting": 20,
+                **dict.fromkeys(_STEPS, 0.1),
+            }
+        ],
         fills=[
             {"table_bytes": 10**9, "index_bytes": 10**8, "database_bytes": 2 * 10**9, "made_s": 5.0}
             for _ in range(2)
@@ -70,3 +81,9 @@ def test_an_export_is_limited_by_whoever_was_busy() -> None:
 
     assert "`export_ledger`: most of the time is Python's" in text
     assert "an account's own CSV: most of it is waiting for PostgreSQL" in text
+
+
+def test_what_the_audit_went_through_besides_is_said() -> None:
+    section = " ".join(_section(_measured([{(1, 64): _cell(4_000)}])).split())
+
+    assert "through the 500 usage records of the holds and settlements as well, 20 of them not" in section

@@ -27,6 +27,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("a Redis of its own")]
 PREMIUM = {"tier": Model.Tier.PREMIUM, "input_price": "5", "output_price": "25"}
 COST = 3 * 5_000 + 2 * 25_000
 LIMIT = 10
+# So high that Redis gives processes a share of it, and low enough to be reached.
+BUSY_LIMIT = 400
 PER_SECOND = 80
 ADDED_P99_S = 0.15
 # A machine that does other things too adds time of its own, but not three times running.
@@ -167,6 +169,44 @@ def test_as_many_are_served_in_a_minute_as_the_limit_says_whatever_redis_does(
     assert statuses.count(200) == LIMIT
     wait_for(lambda: UsageRecord.objects.filter(account=account).count() == len(statuses))
     assert Wallet.objects.get(account=account).balance_nanousd == 10**9 - COST * statuses.count(200)
+
+
+@pytest.mark.parametrize("name", ["killed", "flushed", "hung", "out of reach"])
+def test_processes_that_count_by_themselves_let_no_more_through_whatever_redis_does(
+    pair: Stage, site: Site, name: str
+) -> None:
+    model = pair.model(**PREMIUM)
+    account = pair.account(credit="10")
+    secret = make_key(account, requests_per_minute=BUSY_LIMIT).secret
+    body = chat(model, max_tokens=2, sandbox={"output_tokens": 2})
+    _settle_down(pair, site, body)
+
+    def served_by(client: httpx.Client, times: int) -> int:
+        headers = {"authorization": f"Bearer {secret}"}
+        statuses = Counter(
+            client.post("chat/completions", json=body, headers=headers).status_code for _ in range(times)
+        )
+        assert set(statuses) <= {200, 429}
+        return statuses[200]
+
+    with (
+        site.gateway.client_of(0) as one,
+        site.gateway.client_of(1) as other,
+        ThreadPoolExecutor(2) as pool,
+    ):
+
+        def served_by_both(times: int) -> int:
+            return sum(pool.map(lambda client: served_by(client, times), (one, other)))
+
+        served = served_by_both(40)
+        # Each process has room of the key's minute when this begins.
+        with FAULTS[name](site):
+            served += served_by_both(60)
+        time.sleep(1.2)  # until it is asked again, and what lay unused is back
+        served += served_by_both(BUSY_LIMIT // 2)
+
+    # Room that Redis gave and nobody heard of is lost for the minute: a share of each process at most.
+    assert BUSY_LIMIT - 2 * BUSY_LIMIT // 32 <= served <= BUSY_LIMIT
 
 
 def test_what_redis_is_not_told_of_a_requests_end_counts_in_every_process(pair: Stage, site: Site) -> None:
