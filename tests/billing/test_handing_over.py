@@ -21,15 +21,6 @@ from tests.invariants import check_books
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture
-def paid(telling_stripe: FakeStripe, monkeypatch: pytest.MonkeyPatch) -> TopUp:
-    """A top-up that was paid at Stripe, which has not told us yet; what is handed over waits for a worker."""
-    monkeypatch.setitem(celery.app.conf, "task_always_eager", False)
-    topup = start(saves_method=True)
-    telling_stripe.pay(check_out(topup).session)
-    return topup
-
-
 def queued() -> list[dict[str, object]]:
     """The arguments of the tasks that were handed over, which are taken out of the queue."""
     found: list[dict[str, object]] = []
@@ -44,10 +35,19 @@ def queued() -> list[dict[str, object]]:
             found.append(message.payload[1])
 
 
+@pytest.fixture
+def paid(telling_stripe: FakeStripe, monkeypatch: pytest.MonkeyPatch) -> TopUp:
+    """A top-up that was paid at Stripe, which has not told us yet; what is handed over waits for a worker."""
+    monkeypatch.setitem(celery.app.conf, "task_always_eager", False)
+    topup = start(saves_method=True)
+    telling_stripe.pay(check_out(topup).session)
+    queued()  # what tests before this one handed over is nobody's here
+    return topup
+
+
 def test_a_webhook_is_answered_before_anything_is_done_about_it(
     telling_stripe: FakeStripe, paid: TopUp
 ) -> None:
-    queued()
     # Stripe is asked which card was left: it does not answer, and who reports to us does not wait for that.
     asked_before = len(telling_stripe.requests)
     assert telling_stripe.deliver(telling_stripe.events[0]) == 200
