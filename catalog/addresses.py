@@ -55,7 +55,8 @@ def judge_address(address: Address, *, is_plain: bool) -> None:
         raise UnsafeAddressError(
             f"plain http is only allowed to networks in UPSTREAM_PRIVATE_NETWORKS, and {address} is in none of them"
         )
-    if not address.is_global or address.is_multicast or address.is_reserved:
+    is_site_local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local
+    if not address.is_global or address.is_multicast or address.is_reserved or is_site_local:
         raise UnsafeAddressError(
             f"{address} is not a public address; UPSTREAM_PRIVATE_NETWORKS can allow its network"
         )

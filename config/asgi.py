@@ -8,6 +8,7 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 console = get_asgi_application()
 
+from config import page_bodies  # noqa: E402 - as the next ones
 from gateway.app import Gateway, refuse_as  # noqa: E402 - its models need the app registry that the line above has filled
 from gateway.asgi import Exchange  # noqa: E402
 from gateway.endpoints import ENDPOINTS  # noqa: E402
@@ -29,4 +30,4 @@ async def application(scope: "Scope", receive: "Receive", send: "Send") -> None:
         refuse_as(exchange, scope["path"].strip("/"))
         await exchange.refuse(lacks_v1(scope["method"], scope["path"]))
     else:
-        await console(dict(scope), receive, send)  # type: ignore[arg-type]  # it types messages more narrowly
+        await page_bodies.serve(console, dict(scope), receive, send)  # type: ignore[arg-type]  # it types messages more narrowly

@@ -37,6 +37,7 @@ def refuse_as(exchange: Exchange, endpoint: str) -> None:
     dialect = _DIALECTS.get(named) or _DIALECTS.get(named.partition("/")[0])
     if dialect is not None:
         exchange.refusal_as_json = dialect.refusal
+        exchange.id_header = dialect.id_header
 
 
 class Gateway:

@@ -50,6 +50,7 @@ class Exchange:
         "database_s",
         "headers",
         "id",
+        "id_header",
         "id_text",
         "is_started",
         "refusal_as_json",
@@ -70,6 +71,8 @@ class Exchange:
         self.database_s = 0.0
         # How the dialect that is called writes a refusal; where none is, it is OpenAI's shape.
         self.refusal_as_json: Callable[[Refusal, uuid.UUID], dict[str, Any]] | None = None
+        # In which header the SDKs of that dialect look for the id, where it is not `x-request-id`.
+        self.id_header = b""
 
     def name(self, request_id: uuid.UUID) -> None:
         """Have the request this id from now on."""
@@ -137,13 +140,10 @@ class Exchange:
     async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Send the status line and the headers, with the request id among them."""
         self.is_started = True
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [(b"x-request-id", self.id_text.encode()), *headers],
-            }
-        )
+        named = [(b"x-request-id", self.id_text.encode()), *headers]
+        if self.id_header:
+            named.append((self.id_header, self.id_text.encode()))
+        await self._send({"type": "http.response.start", "status": status, "headers": named})
 
     async def write(self, body: bytes, *, more: bool = True) -> None:
         """Send a piece of the body, once what was written before has been taken.

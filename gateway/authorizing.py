@@ -70,7 +70,7 @@ def judge_model(credential: Credential, *, name: str, param: str, catalogue: Cat
     if credential.allowed_models and model.slug not in credential.allowed_models:
         raise model_not_allowed(model.slug, param=param)
     if model.is_premium and not credential.premium_models:
-        raise plan_upgrade_required(model.slug, credential.plan_name, param=param)
+        raise plan_upgrade_required(model.slug, credential, param=param)
     return model
 
 
@@ -95,10 +95,7 @@ def judge_length(credential: Credential, *, dialect: Dialect, asked: Asked) -> N
     limit = credential.max_input_characters
     if limit is not None and asked.input_characters > limit:
         raise input_too_long(
-            characters=asked.input_characters,
-            limit=limit,
-            plan=credential.plan_name,
-            param=dialect.input_field,
+            credential, characters=asked.input_characters, limit=limit, param=dialect.input_field
         )
 
 
@@ -115,7 +112,7 @@ def judge_size(*, dialect: Dialect, asked: Asked, model: Servable) -> None:
     """Raises Refusal where the model's context or its output is exceeded."""
     if asked.output_limit is not None and asked.output_limit > model.max_output_tokens:
         raise invalid_value(
-            dialect.limit_field, f"{model.slug} writes at most {model.max_output_tokens:,} tokens"
+            dialect.limit_field(asked), f"{model.slug} writes at most {model.max_output_tokens:,} tokens"
         )
     if asked.is_count:
         return  # to learn whether it fits is what it asks for

@@ -109,7 +109,7 @@ class Breaker:
 
 
 class Attempt:
-    """One request to an upstream. It ends once: `succeeded`, `failed` or `abandoned`; an answer may `break` later."""
+    """One request to an upstream, which ends once; an answer that has begun may break later."""
 
     __slots__ = ("_breaker", "is_probe")
 
@@ -129,6 +129,11 @@ class Attempt:
         if self.is_probe:
             self._breaker.open(now)
         self._breaker.count(now, requests=1, failures=1)
+
+    def found_fault(self, reason: str) -> None:
+        """It answered that it would not, which may be the request's own doing."""
+        self._breaker.last_error = reason
+        self.abandoned()
 
     def broke(self, now: float, reason: str) -> None:
         """An answer that had begun, and was counted as a success, failed later."""
@@ -155,6 +160,9 @@ class _Aside(Attempt):
         pass
 
     def failed(self, now: float, reason: str) -> None:
+        pass
+
+    def found_fault(self, reason: str) -> None:
         pass
 
     def broke(self, now: float, reason: str) -> None:

@@ -65,15 +65,8 @@ async def complete(plant: Plant, exchange: Exchange, dialect: Dialect) -> None:
         await refuse(plant, exchange, refused, start_record(exchange, refused.credential, dialect.endpoint))
         return
     finished = start_record(exchange, credential, dialect.endpoint)
-    walk = None
-    try:
-        walk = await _prepare(plant, exchange, dialect, credential, finished)
-        if await _is_repetition(walk):
-            return
-    except Refusal as refusal:
-        if walk is not None:
-            walk.uncount()
-        await refuse(plant, exchange, refusal, finished)
+    walk = await _begin(plant, exchange, dialect, credential, finished)
+    if walk is None:
         return
     try:
         await _serve(walk)
@@ -88,6 +81,31 @@ async def complete(plant: Plant, exchange: Exchange, dialect: Dialect) -> None:
             is_stopped = isinstance(sys.exception(), asyncio.CancelledError)
             walk.fail(shutting_down() if is_stopped else temporarily_unavailable("The gateway"))
             await asyncio.shield(walk.settle(None, outcome=UsageRecord.Outcome.INTERRUPTED))
+
+
+async def _begin(
+    plant: Plant, exchange: Exchange, dialect: Dialect, credential: Credential, finished: FinishedRequest
+) -> Walk | None:
+    """The admitted request; None where it is answered already: refused, or as it was when it first came."""
+    walk = None
+    try:
+        try:
+            walk = await _prepare(plant, exchange, dialect, credential, finished)
+            await _admit_first(walk)
+        except Repetition as repetition:
+            kept = await idempotency.answer_of(plant, repetition.request_id)
+            limits: Headers = []
+            if walk is not None:
+                limits = walk.limits()
+                walk.uncount()
+            await idempotency.answer_again(exchange, kept, request_id=repetition.request_id, limits=limits)
+            return None
+    except Refusal as refusal:
+        if walk is not None:
+            walk.uncount()
+        await refuse(plant, exchange, refusal, finished)
+        return None
+    return walk
 
 
 @dataclass(slots=True)  # not frozen: made for every request, and a frozen one costs twice as much
@@ -105,7 +123,10 @@ class _Call:
 async def _prepare(
     plant: Plant, exchange: Exchange, dialect: Dialect, credential: Credential, finished: FinishedRequest
 ) -> Walk:
-    """Read and judge what is asked. Raises Refusal; one that rests on the policy, only if that is still so."""
+    """Read and judge what is asked. Raises Refusal; one that rests on the policy, only if that is still so.
+
+    Raises Repetition where it cannot be served now, but was when it first came.
+    """
     judge_media(exchange.headers)
     body = await exchange.read_body()
     try:
@@ -119,6 +140,8 @@ async def _prepare(
         return await _judge(call, credential)
     except Refusal as refusal:
         if refusal.code not in _REREAD_FOR_S:
+            if claim is not None:
+                await idempotency.judge_repetition(credential.key_id, claim)
             raise
         current = await plant.credentials.reread(
             exchange,
@@ -153,21 +176,6 @@ async def _judge(call: _Call, credential: Credential) -> Walk:
     walk.counted_tokens = 0 if asked.is_count else asked.input_tokens + output * asked.choices
     await walk.count()
     return walk
-
-
-async def _is_repetition(walk: Walk) -> bool:
-    """Admit the request, unless it has come before: then it is answered as it was. Raises Refusal."""
-    try:
-        await _admit_first(walk)
-    except Repetition as repetition:
-        request_id = repetition.request_id
-    else:
-        return False
-    kept = await idempotency.answer_of(walk.plant, request_id)
-    limits = walk.limits()
-    walk.uncount()
-    await idempotency.answer_again(walk.exchange, kept, request_id=request_id, limits=limits)
-    return True
 
 
 async def _admit_first(walk: Walk) -> None:
@@ -209,9 +217,9 @@ async def _admit(walk: Walk, *, replaces: bool = False) -> Admitted:
             case MinuteExhausted():
                 raise walk.minute_refusal(decision)
             case CreditsInsufficient():
-                raise insufficient_credits(decision, limit_field=walk.dialect.limit_field)
+                raise insufficient_credits(decision, limit_field=walk.dialect.limit_field(walk.asked))
             case BudgetReached():
-                raise budget_reached(decision, limit_field=walk.dialect.limit_field)
+                raise budget_reached(decision, limit_field=walk.dialect.limit_field(walk.asked))
             case AllowanceExhausted():
                 raise daily_allowance_exhausted(decision, now=timezone.now(), headers=walk.headers())
             case Repeated():
@@ -263,7 +271,6 @@ def _admission(walk: Walk, *, replaces: bool) -> Admission:
 async def _serve(walk: Walk) -> None:
     """Call the upstreams and answer. Raises Refusal while nothing has been answered yet."""
     walk.answer = await _open(walk)
-    walk.finished.upstream = walk.answer.target.name
     try:
         if walk.asked.is_streamed:
             await relay(walk, walk.answer)
@@ -283,6 +290,8 @@ async def _open(walk: Walk) -> Answer:
         except UpstreamsFailedError as failed:
             if not await _turn_to_next(walk):
                 raise failed.refusal from None
+        finally:
+            walk.finished.upstream = call.upstream
 
 
 async def _turn_to_next(walk: Walk) -> bool:
@@ -317,7 +326,7 @@ async def _answer(walk: Walk, answer: Answer) -> None:
     except BrokenAnswerError as error:
         raise upstream_error(walk.model.slug, str(error)) from None
     walk.finished.status = 200
-    walk.finished.finish_reason = answered.finish_reason
+    walk.finished.finish_reason = answered.finish_reason.replace("\0", "")
     await walk.settle(walk.believed(answered.usage) or walk.estimate(answered.produced_characters))
     cost: Headers = [
         (b"x-tollgate-cost-usd", usd_string(walk.charged_nanousd).encode()),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from gateway.asgi import Headers
 from gateway.errors import Refusal, rate_limit_exceeded
+from keys.authenticating import Credential
 from usage.minutes import Minute, MinuteExhausted, MinuteState
 
 _MINUTE_S = 60
@@ -65,12 +66,12 @@ def minute_of(counted: Counted | None, *, tokens: int) -> Minute | None:
 
 
 def refusal_by_teller(
-    counted: Counted, decision: MinuteExhausted, *, tokens: int, fitting: Fitting
+    credential: Credential, counted: Counted, decision: MinuteExhausted, *, tokens: int, fitting: Fitting
 ) -> Refusal:
     """The refusal of a request whose minute the teller has counted."""
     counted.learn(decision.state)
     counted.refused, counted.retry_ms = decision.what, decision.state.oldest_leaves_ms
-    return refusal_of(counted, tokens=tokens, fitting=fitting)
+    return refusal_of(credential, counted, tokens=tokens, fitting=fitting)
 
 
 def duration(milliseconds: int) -> str:
@@ -84,8 +85,8 @@ def duration(milliseconds: int) -> str:
     return f"{int(minutes)}m{int(rest)}s"
 
 
-def refusal_of(counted: Counted, *, tokens: int, fitting: Fitting) -> Refusal:
-    """The 429 that says which limit of the key it is, and when it frees."""
+def refusal_of(credential: Credential, counted: Counted, *, tokens: int, fitting: Fitting) -> Refusal:
+    """The 429 that says which limit it is, whose, and when it frees."""
     by_requests = counted.refused == "requests"
     room = max((counted.limit_tokens or 0) - counted.tokens, 0)
     return rate_limit_exceeded(
@@ -95,5 +96,6 @@ def refusal_of(counted: Counted, *, tokens: int, fitting: Fitting) -> Refusal:
         asked=1 if by_requests else tokens,
         retry_ms=counted.retry_ms,
         headers=counted.headers(),
+        plan=credential.plan_name if counted.refused in credential.limited_by_plan else "",
         fitting="" if by_requests else fitting(room),
     )

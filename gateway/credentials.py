@@ -6,10 +6,11 @@ teller always read it anew.
 """
 
 import datetime as dt
+import re
 import time
 from collections import OrderedDict
 from contextlib import suppress
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_plus
 
 from gateway import authorizing
 from gateway.asgi import Exchange
@@ -21,7 +22,7 @@ from keys.authenticating import Credential
 _KEPT = 10_000
 _KEPT_S = 60.0
 _QUERY_NAMES = frozenset({"api_key", "apikey", "api-key", "key", "access_token", "token"})
-_PREFIXES = ("tg_live_", "tg_test_")
+_LOOKS_LIKE_A_KEY = re.compile(r"tg_(?:live|test)_[0-9A-Za-z]*")
 
 
 def secret_of(exchange: Exchange) -> str:
@@ -32,15 +33,12 @@ def secret_of(exchange: Exchange) -> str:
 
 
 def _in_query(exchange: Exchange) -> list[str]:
-    """What stands in the query string and is a key, or is named like one."""
-    query: bytes = exchange.scope.get("query_string", b"")
+    """What stands in the query string and is a key, wherever it does, or is named like one."""
+    query = exchange.scope.get("query_string", b"").decode("latin-1")
     if not query:
         return []
-    return [
-        value
-        for name, value in parse_qsl(query.decode("latin-1"))
-        if name.lower() in _QUERY_NAMES or value.startswith(_PREFIXES)
-    ]
+    named = [value for name, value in parse_qsl(query) if name.lower() in _QUERY_NAMES]
+    return [*_LOOKS_LIKE_A_KEY.findall(unquote_plus(query)), *named]
 
 
 def _in_header(exchange: Exchange) -> str:

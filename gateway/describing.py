@@ -3,6 +3,7 @@
 They read the key from the database each time: what they answer is true now, and a revoked key learns nothing.
 """
 
+import asyncio
 import datetime as dt
 import uuid
 from typing import Any
@@ -42,6 +43,9 @@ from keys.models import KeySecret
 from usage import queries
 from usage.models import UsageRecord
 
+# A receipt that is not there is looked for again, after each of these.
+_RECEIPT_WITHIN_S = (0.0, 0.02, 0.1)
+
 
 async def describe(plant: Plant, exchange: Exchange, endpoint: str, argument: str) -> None:
     """Answer one GET. Raises Refusal."""
@@ -60,9 +64,7 @@ async def describe(plant: Plant, exchange: Exchange, endpoint: str, argument: st
         document = {"data": await read(credit_facts, account_id=credential.account_id)}
     else:
         query = parse_qs(exchange.scope.get("query_string", b"").decode("latin-1"))
-        document = {
-            "data": await read(receipt, account_id=credential.account_id, id_=query.get("id", [""])[0])
-        }
+        document = {"data": await _receipt(account_id=credential.account_id, id_=query.get("id", [""])[0])}
     await exchange.answer_json(document, minute.headers() if minute else ())
 
 
@@ -102,7 +104,7 @@ def _no_choice(plant: Plant, credential: Credential, at: dt.datetime) -> Refusal
     callable_ones = [model for model in served if authorizing.may_call(credential, model)]
     if callable_ones:
         return endpoint_not_allowed(served_at(callable_ones[0])[0])
-    return plan_upgrade_required(EVERY_CHOICE, credential.plan_name)
+    return plan_upgrade_required(EVERY_CHOICE, credential)
 
 
 def _automatic(described: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -285,25 +287,33 @@ def _credited(account_id: int) -> int:
     return total or 0
 
 
-def receipt(*, account_id: int, id_: str) -> dict[str, Any]:
-    """The receipt of one request of the account. Raises Refusal (404) for any other id."""
+async def _receipt(*, account_id: int, id_: str) -> dict[str, Any]:
+    """The receipt of one request of the account. Raises Refusal (404) for any other id.
+
+    A refusal is answered a moment before it is on record.
+    """
     try:
         request_id = uuid.UUID(id_)
     except ValueError:
         raise invalid_value("id", "it must be the `x-request-id` of a request") from None
+    for wait_s in _RECEIPT_WITHIN_S:
+        await asyncio.sleep(wait_s)
+        if found := await read(receipt, account_id=account_id, request_id=request_id):
+            return found
+    raise Refusal(
+        404, INVALID_REQUEST, "generation_not_found", "This account has no request of that id.", param="id"
+    )
+
+
+def receipt(*, account_id: int, request_id: uuid.UUID) -> dict[str, Any] | None:
+    """The receipt of one request of the account; None for any other id."""
     record = (
         UsageRecord.objects.select_related("model", "key")
         .filter(account_id=account_id, pk=request_id)
         .first()
     )
     if record is None:
-        raise Refusal(
-            404,
-            INVALID_REQUEST,
-            "generation_not_found",
-            "This account has no request of that id.",
-            param="id",
-        )
+        return None
     return {
         "id": str(record.pk),
         "created_at": record.started_at.isoformat(),

@@ -11,6 +11,7 @@ from typing import Any
 
 from catalog.money import usd_string
 from gateway import shapes
+from keys.authenticating import Credential
 from keys.secrets import masked
 from usage.admission import AllowanceExhausted, BudgetReached, CreditsInsufficient
 
@@ -149,13 +150,17 @@ def model_not_allowed(model: str, *, param: str = "model") -> Refusal:
     )
 
 
-def plan_upgrade_required(model: str, plan: str, *, param: str = "model") -> Refusal:
+def plan_upgrade_required(model: str, credential: Credential, *, param: str = "model") -> Refusal:
     return Refusal(
         403,
         PERMISSION,
         "plan_upgrade_required",
-        f"{model} is a premium model, which the {plan} plan does not include. Buy credits on the Billing page: "
-        "the first top-up moves the account to pay-as-you-go.",
+        f"{model} is a premium model, which the {credential.plan_name} plan does not include. "
+        + (
+            "Ask the operator for a plan that does."
+            if credential.spends_credits
+            else "Buy credits on the Billing page: the first top-up moves the account to pay-as-you-go."
+        ),
         param=param,
     )
 
@@ -224,13 +229,16 @@ def invalid_value(param: str, why: str) -> Refusal:
     return Refusal(400, INVALID_REQUEST, "invalid_value", f"Invalid value for `{param}`: {why}.", param=param)
 
 
-def input_too_long(*, characters: int, limit: int, plan: str, param: str) -> Refusal:
+def input_too_long(credential: Credential, *, characters: int, limit: int, param: str) -> Refusal:
+    # Who spends credits has left the plan that a top-up moves an account from.
+    moves = not credential.spends_credits
+    larger = "buy credits to move to pay-as-you-go" if moves else "ask the operator for a larger plan"
     return Refusal(
         400,
         INVALID_REQUEST,
         "input_too_long",
-        f"The input has {characters:,} characters; the {plan} plan takes {limit:,} a request. Shorten it, or buy "
-        "credits to move to pay-as-you-go.",
+        f"The input has {characters:,} characters; the {credential.plan_name} plan takes {limit:,} a "
+        f"request. Shorten it, or {larger}.",
         param=param,
     )
 
@@ -325,12 +333,18 @@ def daily_allowance_exhausted(
 ) -> Refusal:
     running = f" and {facts.held_tokens:,} more are reserved by running requests" if facts.held_tokens else ""
     wait = retry_after((facts.resets_at - now).total_seconds() * 1000)
+    what = (
+        f"Too little is left of the account's daily allowance for an input of {facts.input_tokens:,} tokens"
+        if facts.would_fit_smaller
+        else "The account's daily allowance is used up"
+    )
+    smaller = "Send a smaller input, or wait: it" if facts.would_fit_smaller else "It"
     return Refusal(
         429,
         QUOTA,
         "daily_allowance_exhausted",
-        f"The account's daily allowance is used up: {facts.tokens:,} of {facts.tokens_limit:,} tokens{running}, "
-        f"{facts.requests:,} of {facts.requests_limit:,} requests. It frees at {_moment(facts.resets_at)}; with "
+        f"{what}: {facts.tokens:,} of {facts.tokens_limit:,} tokens are used{running}, and "
+        f"{facts.requests:,} of {facts.requests_limit:,} requests. {smaller} frees at {_moment(facts.resets_at)}; with "
         "credits from the Billing page you can go on at once.",
         headers=[*headers, *wait, _DO_NOT_RETRY],
     )
@@ -344,21 +358,26 @@ def rate_limit_exceeded(
     asked: int,
     retry_ms: int,
     headers: Iterable[tuple[bytes, bytes]],
+    plan: str = "",
     fitting: str = "",
 ) -> Refusal:
-    """`what` is `requests` or `tokens`; `fitting` the output limit with which the request would fit now, if any."""
+    """`what` is `requests` or `tokens`; `plan` the plan whose limit it is, where it is not the key's own.
+
+    `fitting` is the output limit with which the request would fit now, if any.
+    """
     can_ever = asked <= limit
     counts = f" and this request counts {asked:,}" if what == "tokens" else ""
     wait = (
         f"Wait {retry_ms / 1000:.1f} seconds" if can_ever else "It alone is over the limit: make it smaller"
     )
     smaller = f", ask for at most {fitting}, which would fit now" if fitting else ""
+    of_whom = f"The {plan} plan gives each key" if plan else "This key's own limit is"
+    way_out = "move the account to a larger plan" if plan else "raise the key's limit"
     return Refusal(
         429,
         what,
         "rate_limit_exceeded",
-        f"This key may use {limit:,} {what} a minute and has used {used:,}{counts}. {wait}{smaller}, or raise "
-        "the key's limit or the account's plan.",
+        f"{of_whom} {limit:,} {what} a minute, and this key has used {used:,}{counts}. {wait}{smaller}, or {way_out}.",
         headers=[*headers, *retry_after(retry_ms), *([] if can_ever else [_DO_NOT_RETRY])],
     )
 

@@ -108,6 +108,12 @@ def strings(most: int) -> Judge:
     return judged
 
 
+def objects(name: str, value: Any) -> None:
+    """A list of objects."""
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise invalid_value(name, "it must be a list of objects")
+
+
 def only_false(why: str) -> Judge:
     """A switch that stays off, for the same reasons."""
 
@@ -131,6 +137,7 @@ def never(why: str) -> Judge:
 A_STRING = of_type("a string", str)
 A_LIST = of_type("a list", list)
 AN_OBJECT = of_type("an object", dict)
+A_STRING_OR_AN_OBJECT = of_type("a string or an object", str, dict)
 TRUE_OR_FALSE = of_type("true or false", bool)
 AN_OUTPUT_LIMIT = output_limit(1, MOST_TOKENS)
 # OpenAI's words and Groq's `default`.

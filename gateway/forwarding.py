@@ -1,5 +1,6 @@
 """Stage 6: the call upstream. Over the upstreams of one model, and only before the first byte of an answer."""
 
+import asyncio
 import errno
 import ipaddress
 import logging
@@ -7,6 +8,7 @@ import random
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Self
@@ -28,7 +30,9 @@ from gateway.routing import Candidate, in_turn
 
 logger = logging.getLogger(__name__)
 
+# Of an answer that says what is wrong with the request.
 _MAX_ERROR_BYTES = 64 * 1024
+_ERROR_WITHIN_S = 5.0
 _MAX_REASON = 200
 _OK = 200
 _NOT_FOUND = 404
@@ -38,6 +42,8 @@ _SERVER_ERRORS = 500
 _CLIENT_MISTAKES = frozenset({400, 413, 422})
 # Our key, our bill, our pace: another upstream may do better. No other 4xx is tried again.
 _OURS = frozenset({401, 402, 403, 408, 429})
+# What a request may bring about by itself says nothing of the upstream: many such must not close it to everybody.
+_TELLING = _OURS - {403}
 
 
 class UpstreamsFailedError(Exception):
@@ -103,7 +109,9 @@ class Answer:
 
     def broke(self, reason: str) -> None:
         """The answer failed half-way."""
-        self.attempt.broke(time.monotonic(), reason[:_MAX_REASON])
+        reason = reason[:_MAX_REASON]
+        self.attempt.broke(time.monotonic(), reason)
+        logger.warning("upstream %s: its answer broke: %s", self.target.id, reason)
 
 
 def _give_up(body: aiohttp.StreamReader) -> None:
@@ -112,12 +120,13 @@ def _give_up(body: aiohttp.StreamReader) -> None:
 
 @dataclass(slots=True)  # not frozen: it is made for every request, and a frozen one costs three times as much
 class Call:
-    """What is sent, to whichever upstream."""
+    """What is sent, to whichever upstream. `upstream` is who got it last; empty as long as nobody did."""
 
     dialect: Dialect
     asked: Asked
     output_limit: int
     client_headers: Mapping[bytes, bytes]
+    upstream: str = ""
 
 
 class Upstreams:
@@ -154,30 +163,42 @@ class Upstreams:
             if call.asked.is_count:
                 # Providers limit it by itself. Whoever counts much must not close the way to answers.
                 attempt = attempt.aside()
-            try:
-                response = await self._send(target, call)
-            except TimeoutError as error:
-                is_reached = not isinstance(error, aiohttp.ConnectionTimeoutError)
-                why = "its answer did not begin in time" if is_reached else "it could not be reached in time"
-                failure = upstream_timeout(model, why)
-                _note_failure(target, attempt, why)
-            except (aiohttp.ClientError, OSError) as error:
-                failure = upstream_error(model, "the connection failed")
-                _note_failure(target, attempt, f"the connection failed: {type(error).__name__}: {error}")
-            except BaseException:
-                attempt.abandoned()
-                raise
-            else:
-                answer = Answer(target, response, attempt, self._patience, self._limits)
-                judged = await _judge(answer, model, call.asked)
-                if isinstance(judged, Answer):
-                    return judged
-                failure = judged
+            call.upstream = target.name
+            response = await self._ask(target, call, attempt, model)
+            if isinstance(response, Refusal):
+                failure = response
+                continue
+            answer = Answer(target, response, attempt, self._patience, self._limits)
+            judged = await _judge(answer, model, call.asked)
+            if isinstance(judged, Answer):
+                return judged
+            failure = judged
         if failure is None:
             # They were healthy when the request was judged; others have found out more since, or are finding out now.
             wait_s = self.health.wait_s([target.id for target in candidate.targets], time.monotonic())
             failure = upstreams_failing(model, wait_s or 1.0)
         raise UpstreamsFailedError(failure)
+
+    async def _ask(
+        self, target: Target, call: Call, attempt: Attempt, model: str
+    ) -> aiohttp.ClientResponse | Refusal:
+        """An answer that begins, whatever it is; the refusal if none did. Raises Refusal if one broke off at once."""
+        try:
+            return await self._send(target, call)
+        except TimeoutError as error:
+            is_reached = not isinstance(error, aiohttp.ConnectionTimeoutError)
+            why = "its answer did not begin in time" if is_reached else "it could not be reached in time"
+            _note_failure(target, attempt, why)
+            return upstream_timeout(model, why)
+        except (aiohttp.ClientError, OSError) as error:
+            failure = upstream_error(model, "the connection failed")
+            _note_failure(target, attempt, _why_it_failed(error, target))
+            if _has_begun(error):
+                raise failure from None
+            return failure
+        except BaseException:
+            attempt.abandoned()
+            raise
 
     async def _send(self, target: Target, call: Call) -> aiohttp.ClientResponse:
         """Post the request. A connection that fails before any byte came is tried once more."""
@@ -188,7 +209,9 @@ class Upstreams:
             return await self._post(url, body, headers)
         except TimeoutError:
             raise
-        except (aiohttp.ClientConnectionError, OSError):
+        except (aiohttp.ClientConnectionError, OSError) as error:
+            if _has_begun(error):
+                raise
             return await self._post(url, body, headers)
 
     async def _post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
@@ -245,41 +268,67 @@ async def _judge(answer: Answer, model: str, asked: Asked) -> Answer | Refusal:
             "model", f"the upstream of {model} counts no tokens; an answer's `usage` says them"
         )
     why = f"it answered {status}" if status != _OK else "its answer is compressed, which was not asked for"
-    _note_failure(target, attempt, why)
     refusal = upstream_error(model, why)
+    is_the_requests = _OK < status < _SERVER_ERRORS and status not in _TELLING and status not in _REDIRECTS
+    _note_failure(target, attempt, why, is_telling=not is_the_requests)
     if status >= _SERVER_ERRORS or status in _OURS or status in _REDIRECTS:
         return refusal
     raise refusal
 
 
-def _note_failure(target: Target, attempt: Attempt, reason: str) -> None:
+def _has_begun(error: Exception) -> bool:
+    """Whether some of an answer had come before the connection was closed. Then the request may have been served."""
+    # aiohttp gives what it has parsed of the head, and words if there was nothing.
+    return isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str)
+
+
+def _why_it_failed(error: Exception, target: Target) -> str:
+    """For the operator: which error, and the system's words on it. Any other words may quote what was answered."""
+    if _has_begun(error):
+        return "the connection was closed in the middle of the headers"
+    why = f"the connection failed: {type(error).__name__}"
+    return f"{why}: {error}".replace(target.api_key, "…") if isinstance(error, OSError) else why
+
+
+def _note_failure(target: Target, attempt: Attempt, reason: str, *, is_telling: bool = True) -> None:
     reason = reason[:_MAX_REASON]
-    attempt.failed(time.monotonic(), reason)
+    if is_telling:
+        attempt.failed(time.monotonic(), reason)
+    else:
+        attempt.found_fault(reason)
     logger.warning("upstream %s: %s", target.id, reason)
 
 
 async def _client_mistake(answer: Answer) -> Refusal:
     """The upstream's own words on what is wrong with the request."""
-    response, target = answer.response, answer.target
     try:
-        body = (await answer.read())[:_MAX_ERROR_BYTES]
-    except (aiohttp.ClientError, TimeoutError, OSError):
-        body = b""
+        body = await _error_body(answer)
     finally:
         answer.close()
-    error = _error_in(body)
-    message = _word(error.get("message")) or "The upstream refused the request."
+    error, secret = _error_in(body), answer.target.api_key
     return upstream_refused(
-        response.status,
-        message=message.replace(target.api_key, "…")[:500],
-        code=_word(error.get("code"))[:40] or None,
-        param=_word(error.get("param"))[:80] or None,
+        answer.response.status,
+        message=_word(error.get("message"), secret)[:500] or "The upstream refused the request.",
+        code=_word(error.get("code"), secret)[:40] or None,
+        param=_word(error.get("param"), secret)[:80] or None,
     )
 
 
-def _word(value: object) -> str:
-    """What an upstream says of an error, where it is a word or a number."""
-    return str(value) if value and isinstance(value, str | int | float) else ""
+async def _error_body(answer: Answer) -> bytes:
+    """As much of it as comes soon and is of use."""
+    body = b""
+    with suppress(aiohttp.ClientError, TimeoutError, OSError):
+        async with asyncio.timeout(_ERROR_WITHIN_S):
+            while len(body) < _MAX_ERROR_BYTES and (piece := await answer.read()):
+                body += piece
+    return body[:_MAX_ERROR_BYTES]
+
+
+def _word(value: object, secret: str) -> str:
+    """What an upstream says of an error, where it is a word or a number; never our own key there."""
+    if not value or not isinstance(value, str | int | float):
+        return ""
+    return str(value).replace(secret, "…").replace("\0", "")
 
 
 def _error_in(body: bytes) -> dict[str, Any]:

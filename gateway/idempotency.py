@@ -17,7 +17,7 @@ from gateway.plant import Plant
 from gateway.reading import read
 from gateway.redis_pipe import RedisAway
 from usage.admission import Idempotency
-from usage.models import UsageRecord
+from usage.models import IdempotencyClaim, UsageRecord
 
 HEADER = "Idempotency-Key"
 _SENT_AS = HEADER.lower().encode()
@@ -45,6 +45,23 @@ def claim_of(exchange: Exchange, *, endpoint: str, body: bytes) -> Idempotency |
     asked = sha256(endpoint.encode() + b"\0")
     asked.update(body)
     return Idempotency(digest=sha256(sent).hexdigest(), body_digest=asked.hexdigest())
+
+
+async def judge_repetition(key_id: int, claim: Idempotency) -> None:
+    """Look up a request that will not be admitted. Raises Repetition or Refusal (422) if its key has been claimed."""
+    claimed = await read(_claimed, key_id, claim.digest)
+    if claimed is None:
+        return
+    body_digest, request_id = claimed
+    if body_digest != claim.body_digest:
+        raise mismatch()
+    raise Repetition(request_id)
+
+
+def _claimed(key_id: int, digest: str) -> tuple[str, uuid.UUID] | None:
+    """The digest of the body that came with the key, and the request's id."""
+    claims = IdempotencyClaim.objects.filter(key_id=key_id, digest=digest)
+    return claims.values_list("body_digest", "request_id").first()
 
 
 async def answer_of(plant: Plant, request_id: uuid.UUID) -> KeptAnswer:

@@ -62,7 +62,7 @@ def effective_remaining(*, funds: Funds, minute: Counted | None, allowance: Allo
     The allowance is no limit as long as money goes on behind it, and money is none for a plan that spends none.
     """
     money = funds.limits()
-    tightest = min(money, key=lambda limit: limit.remaining)
+    tightest = min(money, key=_remaining)
     goes_on = funds.spends_credits and tightest.remaining > 0
     requests, tokens = _of_minute(minute)
     if not goes_on:
@@ -72,7 +72,8 @@ def effective_remaining(*, funds: Funds, minute: Counted | None, allowance: Allo
         tokens.append(
             _left(_DAILY_ALLOWANCE, allowance.tokens_limit, allowance.tokens + allowance.held_tokens)
         )
-    binding = [*(money if funds.spends_credits else ()), *requests, *tokens]
+    binding = [tightest] if funds.spends_credits else []
+    binding += [min(of_a_kind, key=_remaining) for of_a_kind in (requests, tokens) if of_a_kind]
     return {
         "usd": usd_string(tightest.remaining),
         "usd_limited_by": tightest.name,
@@ -95,6 +96,10 @@ def _of_minute(minute: Counted | None) -> tuple[list[Limit], list[Limit]]:
     )
 
 
+def _remaining(limit: Limit) -> int:
+    return limit.remaining
+
+
 def _left(name: str, limit: int, used: int) -> Limit:
     return Limit(name, max(limit - used, 0), limit)
 
@@ -102,5 +107,5 @@ def _left(name: str, limit: int, used: int) -> Limit:
 def _tightest(limits: list[Limit]) -> dict[str, Any] | None:
     if not limits:
         return None
-    tightest = min(limits, key=lambda limit: limit.remaining)
+    tightest = min(limits, key=_remaining)
     return {"remaining": tightest.remaining, "limited_by": tightest.name}

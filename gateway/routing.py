@@ -163,7 +163,7 @@ def _cheapest_first(question: Question) -> list[Candidate]:
     left = _kept(
         left,
         lambda model: credential.premium_models or not model.is_premium,
-        lambda: plan_upgrade_required(EVERY_CHOICE, credential.plan_name, param=_param_of(AUTO, asked)),
+        lambda: plan_upgrade_required(EVERY_CHOICE, credential, param=_param_of(AUTO, asked)),
     )
     if asked.uses_tools:
         left = _kept(left, lambda model: model.supports_tools, lambda: _nobody("tools", "calls tools"))
@@ -175,7 +175,7 @@ def _cheapest_first(question: Question) -> list[Candidate]:
         left = _kept(
             left,
             lambda model: limit <= model.max_output_tokens,
-            lambda: _nobody(dialect.limit_field, f"writes {limit:,} tokens"),
+            lambda: _nobody(dialect.limit_field(asked), f"writes {limit:,} tokens"),
         )
     tokens = asked.context_tokens + (limit or 1)
     window = max(candidate.model.context_window for candidate in left)

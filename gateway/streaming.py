@@ -113,7 +113,7 @@ async def relay(walk: Walk, answer: Answer) -> None:
 
 async def _finish(walk: Walk, client: "_Client", meter: Meter) -> None:
     walk.finished.status = 200
-    walk.finished.finish_reason = meter.finish_reason
+    walk.finished.finish_reason = meter.finish_reason.replace("\0", "")
     usage = walk.measured(meter)
     await walk.settle(usage)
     if not client.is_gone or client.is_kept:  # else it may have been cut, and there is no end to tell

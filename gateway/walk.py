@@ -127,14 +127,16 @@ class Walk:
         if counted is None:
             raise TypeError("only a request that was counted can exceed its minute")
         self.uncount()
-        return refusal_by_teller(counted, decision, tokens=self.counted_tokens, fitting=self.fitting_limit)
+        return refusal_by_teller(
+            self.credential, counted, decision, tokens=self.counted_tokens, fitting=self.fitting_limit
+        )
 
     def fitting_limit(self, room: int) -> str:
         """The output limit with which the request counts no more tokens than this; empty where none is that low."""
         if not self.model.max_output_tokens:
             return ""
         most = (room - self.asked.input_tokens) // self.asked.choices
-        return f"{self.dialect.limit_field}={most}" if most > 0 else ""
+        return f"{self.dialect.limit_field(self.asked)}={most}" if most > 0 else ""
 
     @property
     def charged_nanousd(self) -> int:

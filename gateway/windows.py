@@ -98,7 +98,7 @@ class Windows:
         else:
             counted = await self._count(credential, share, tokens=tokens, wanted=0)
         if counted.refused:
-            raise refusal_of(counted, tokens=tokens, fitting=fitting)
+            raise refusal_of(credential, counted, tokens=tokens, fitting=fitting)
         return counted
 
     async def look(self, credential: Credential) -> Counted | None:

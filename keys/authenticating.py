@@ -32,6 +32,8 @@ class Credential:
     plan_name: str
     requests_per_minute: int | None
     tokens_per_minute: int | None
+    # Which of the minute's limits, `requests` and `tokens`, are the plan's: to raise the key's own is no help there.
+    limited_by_plan: frozenset[str]
     requests_per_day: int
     tokens_per_day: int
     max_input_characters: int | None
@@ -83,6 +85,14 @@ def _credential(found: KeySecret) -> Credential:
         plan_name=plan.name,
         requests_per_minute=_tighter(key.requests_per_minute, plan.requests_per_minute),
         tokens_per_minute=_tighter(key.tokens_per_minute, plan.tokens_per_minute),
+        limited_by_plan=frozenset(
+            what
+            for what, own, of_plan in (
+                ("requests", key.requests_per_minute, plan.requests_per_minute),
+                ("tokens", key.tokens_per_minute, plan.tokens_per_minute),
+            )
+            if of_plan is not None and _tighter(own, of_plan) == of_plan
+        ),
         requests_per_day=plan.requests_per_day,
         tokens_per_day=plan.tokens_per_day,
         max_input_characters=plan.max_input_characters,

@@ -105,14 +105,21 @@ class BudgetReached:
 
 @dataclass(frozen=True, slots=True)
 class AllowanceExhausted:
-    """Nothing is left of the account's daily allowance, and no credits may go on."""
+    """Too little is left of the account's daily allowance for the input alone, and no credits may go on."""
 
     requests: int
     requests_limit: int
     tokens: int
     held_tokens: int
+    input_tokens: int  # of this request
     tokens_limit: int
     resets_at: dt.datetime
+
+    @property
+    def would_fit_smaller(self) -> bool:
+        """Whether a request with a shorter input would be served."""
+        left = self.tokens_limit - self.tokens - self.held_tokens
+        return self.requests < self.requests_limit and left > 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,7 +168,14 @@ class Books:
             return on_credits
         if fits is not None and fits >= min(request.max_output_tokens, 1):
             return self._admit_on_allowance(request, fits)
-        return on_credits if isinstance(on_credits, BudgetReached) else self._allowance_exhausted(request)
+        if isinstance(on_credits, BudgetReached):
+            return on_credits
+        # Credit that pays for a smaller request is a way to go on; what pays for nothing of it is none.
+        return (
+            on_credits
+            if on_credits and on_credits.affordable_tokens > 0
+            else self._allowance_exhausted(request)
+        )
 
     def end(self, finished: FinishedRequest) -> bool:
         """Settle a request that had been admitted, and record it. False: it had been resolved before.
@@ -324,6 +331,7 @@ class Books:
             requests_limit=request.requests_per_day,
             tokens=drawn.tokens,
             held_tokens=drawn.held_tokens,
+            input_tokens=request.input_tokens,
             tokens_limit=request.tokens_per_day,
             resets_at=dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), tzinfo=dt.UTC),
         )

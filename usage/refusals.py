@@ -21,17 +21,24 @@ _MODELS = ("catalog:model_list", "Models")
 _WAYS_OUT = {
     "insufficient_credits": WayOut("Buy credits, or ask for fewer output tokens.", *_BUY),
     "daily_allowance_exhausted": WayOut("Wait until 00:00 UTC, or buy credits to go on at once.", *_BUY),
-    "plan_upgrade_required": WayOut("Premium models open with the first top-up.", *_BUY),
+    "plan_upgrade_required": WayOut(
+        "The message says which plan the account is on and what opens the model.", *_BUY
+    ),
     "key_limit_reached": WayOut("Raise the budget of the key, or wait for its next period.", *_BUDGETS),
     "budget_reached": WayOut("Raise the budget, or wait for its next period.", *_BUDGETS),
     "rate_limit_exceeded": WayOut(
-        "Send fewer or smaller requests in a minute, or raise the limit of the key.", *_KEYS
+        "Send fewer or smaller requests in a minute. A limit of the key is raised on its page, one of the plan by a "
+        "larger plan.",
+        *_KEYS,
     ),
     "model_not_allowed": WayOut("Allow the model in the policy of the key.", *_KEYS),
     "endpoint_not_allowed": WayOut("Allow the endpoint in the policy of the key.", *_KEYS),
     "ip_not_allowed": WayOut("Allow the network in the policy of the key, if the address is yours.", *_KEYS),
     "key_disabled": WayOut("Enable the key, if it was not disabled for a reason.", *_KEYS),
-    "revoked_api_key": WayOut("A revoked key stays revoked: create a new one.", *_KEYS),
+    "revoked_api_key": WayOut(
+        "If the key was rotated, use its current secret. A revoked key stays revoked: create a new one.",
+        *_KEYS,
+    ),
     "expired_api_key": WayOut("Move its expiry, or create a new key.", *_KEYS),
     "account_suspended": WayOut("Ask the operator of this installation."),
     "api_key_in_query": WayOut("Rotate the key: whoever reads a log of addresses has it.", *_KEYS),

@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
@@ -37,7 +37,7 @@ from gateway.strict_json import parse_object, written
 from gateway.weighing import Image
 
 _MAX_CHOICES = 128
-_LIMITS = ("max_completion_tokens", "max_tokens")
+_LIMITS = ("max_tokens", "max_completion_tokens")
 _DONE = b"[DONE]"
 # What OpenAI writes into every chunk but the last when it is asked for usage. It closes the chunk, so it is no text.
 _NO_USAGE = b',"usage":null}'
@@ -73,10 +73,14 @@ SAMPLING: dict[str, fields.Judge] = {
 _FIELDS: dict[str, fields.Judge] = {
     **SAMPLING,
     "max_completion_tokens": fields.AN_OUTPUT_LIMIT,
-    "top_logprobs": fields.number(0, 20),
+    "top_logprobs": fields.whole_number(0, 20),
     "tools": fields.A_LIST,
-    "tool_choice": fields.of_type("a string or an object", str, dict),
-    "functions": fields.A_LIST,
+    "tool_choice": fields.A_STRING_OR_AN_OBJECT,
+    "functions": fields.objects,
+    "function_call": fields.A_STRING_OR_AN_OBJECT,
+    "prediction": fields.AN_OBJECT,
+    "safety_identifier": fields.A_STRING,
+    "prompt_cache_key": fields.A_STRING,
     "logprobs": fields.TRUE_OR_FALSE,
     "metadata": fields.AN_OBJECT,
     "response_format": fields.AN_OBJECT,
@@ -105,7 +109,7 @@ _PARTS = {
 class Chat(Dialect):
     endpoint = "chat/completions"
     input_field = "messages"
-    limit_field = "max_tokens"
+    limit_fields: ClassVar[tuple[str, ...]] = _LIMITS
 
     def parse(self, body: bytes) -> Asked:
         document = parse_object(body)

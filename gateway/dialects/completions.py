@@ -1,6 +1,6 @@
 """`POST /v1/completions`: the older text completion, in chunks like those of the chat."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from catalog.serving import Target
 from gateway import fields, weighing
@@ -30,7 +30,7 @@ _FIELDS: dict[str, fields.Judge] = {
 class Completions(Chat):
     endpoint = "completions"
     input_field = "prompt"
-    limit_field = "max_tokens"
+    limit_fields: ClassVar[tuple[str, ...]] = ("max_tokens",)
 
     def parse(self, body: bytes) -> Asked:
         document = parse_object(body)

@@ -78,7 +78,8 @@ class Dialect(ABC):
 
     endpoint: ClassVar[str]  # the path after /v1/, also at the upstream
     input_field: ClassVar[str]  # what a refusal of the input's size names
-    limit_field: ClassVar[str]  # and what one of the output's size does
+    limit_fields: ClassVar[tuple[str, ...]]  # what one of the output's size may name, the usual one first
+    id_header: ClassVar[bytes] = b""  # where its SDKs look for the request's id, if not in `x-request-id`
 
     @abstractmethod
     def parse(self, body: bytes) -> Asked:
@@ -91,6 +92,11 @@ class Dialect(ABC):
     @abstractmethod
     def read(self, document: dict[str, Any]) -> Answered:
         """What a whole answer says. Raises BrokenAnswerError."""
+
+    def limit_field(self, asked: Asked) -> str:
+        """What limits the output: as the request names it, if it does."""
+        named = (name for name in self.limit_fields if asked.document.get(name) is not None)
+        return next(named, self.limit_fields[0])
 
     def meter(self, asked: Asked) -> Meter:
         """A meter for a stream that is about to come."""

@@ -22,7 +22,7 @@ _FIELDS: dict[str, fields.Judge] = {
 class Embeddings(Dialect):
     endpoint = "embeddings"
     input_field = "input"
-    limit_field = "max_tokens"  # named by no refusal: there is no output
+    limit_fields = ("max_tokens",)  # named by no refusal: there is no output
 
     def parse(self, body: bytes) -> Asked:
         document = parse_object(body)

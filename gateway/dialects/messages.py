@@ -45,6 +45,9 @@ _FIELDS: dict[str, fields.Judge] = {
     "tools": fields.A_LIST,
     "tool_choice": fields.AN_OBJECT,
     "thinking": fields.AN_OBJECT,
+    "output_config": fields.AN_OBJECT,
+    "context_management": fields.AN_OBJECT,
+    "cache_control": fields.AN_OBJECT,
     "metadata": fields.AN_OBJECT,
     # Not for clients of a shared account:
     "container": fields.never(STORED),
@@ -78,7 +81,8 @@ _NO_DELTA: dict[str, Any] = {
 class Messages(Dialect):
     endpoint = "messages"
     input_field = "messages"
-    limit_field = "max_tokens"
+    limit_fields = ("max_tokens",)
+    id_header = b"request-id"
 
     def parse(self, body: bytes) -> Asked:
         document, images = read_input(body)
@@ -152,6 +156,7 @@ def read_input(body: bytes) -> tuple[dict[str, Any], list[Image]]:
         if message["content"] == [] and (message is not messages[-1] or message["role"] != "assistant"):
             raise invalid_value(f"messages[{index}].content", "it must not be empty")
     fields.judge(document, _FIELDS)
+    _judge_content(document.get("system") or "", "system")
     fields.judge_all(document.get("metadata") or {}, {"user_id": fields.A_STRING}, "metadata")
     _judge_cache(document, "")
     _judge_tools(document.get("tools") or [], "tools")

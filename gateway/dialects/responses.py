@@ -46,9 +46,11 @@ _FIELDS: dict[str, fields.Judge] = {
     "max_tool_calls": fields.whole_number(1, 10_000),
     "temperature": fields.number(0, 2),
     "top_p": fields.number(0, 1),
-    "top_logprobs": fields.number(0, 20),
+    "top_logprobs": fields.whole_number(0, 20),
+    "safety_identifier": fields.A_STRING,
+    "prompt_cache_key": fields.A_STRING,
     "tools": fields.A_LIST,
-    "tool_choice": fields.of_type("a string or an object", str, dict),
+    "tool_choice": fields.A_STRING_OR_AN_OBJECT,
     "parallel_tool_calls": fields.TRUE_OR_FALSE,
     "reasoning": fields.AN_OBJECT,
     "text": fields.AN_OBJECT,
@@ -86,7 +88,7 @@ _ENDS = frozenset({"response.completed", "response.incomplete"})
 class Responses(Dialect):
     endpoint = "responses"
     input_field = "input"
-    limit_field = "max_output_tokens"
+    limit_fields = ("max_output_tokens",)
 
     def parse(self, body: bytes) -> Asked:
         document = parse_object(body)

@@ -49,6 +49,7 @@ def test_public_addresses_over_https_are_allowed(url: str) -> None:
         "https://[::1]/v1",
         "https://[::]/v1",
         "https://[fe80::1]/v1",
+        "https://[fec0::1]/v1",
         "https://[fe80::1%25eth0]/v1",
         "https://[fd00::1]/v1",
         "https://[::ffff:127.0.0.1]/v1",

@@ -85,6 +85,7 @@ def test_anthropics_client_understands_every_refusal(stage: Stage) -> None:
             poor.messages.create(**{**asked, "model": "none"})
 
     assert unknown.value.type == "authentication_error"
+    assert unpaid.value.request_id == unpaid.value.response.headers["x-request-id"]
     assert (unpaid.value.status_code, unpaid.value.type) == (402, "billing_error")
 
 

@@ -63,6 +63,7 @@ def test_no_other_upstream_is_asked_where_the_request_is_at_fault(there: Routes,
     assert response.status_code == (code if code in (400, 413, 422) else 502)
     assert there.asked() == (1, 0)
     assert there.charged() == 0
+    assert there.stage.record(response).upstream == "one"
 
 
 def test_what_an_upstream_says_of_a_mistake_is_repeated_only_where_it_is_a_word(there: Routes) -> None:
@@ -75,6 +76,54 @@ def test_what_an_upstream_says_of_a_mistake_is_repeated_only_where_it_is_a_word(
     error = response.json()["error"]
     assert (response.status_code, error["code"], error["param"]) == (400, "17", None)
     assert error["message"] == "The upstream refused the request."
+    assert there.charged() == 0
+
+
+def test_what_an_upstream_says_of_a_mistake_is_read_to_its_end(there: Routes) -> None:
+    body = b'{"error": {"message": "too odd", "code": "odd", "param": "max_tokens"}}'
+    whole = status(400, body)
+    there.upstreams["one"].says(*(whole[at : at + 30] for at in range(0, len(whole), 30)))
+
+    response = there.post(there.model("one"))
+
+    message = refused(response, 400, "odd", type="invalid_request_error", param="max_tokens")
+    assert message == "too odd"
+
+
+def test_what_an_upstream_says_of_a_mistake_does_not_repeat_our_key_for_it(
+    there: Routes, ground: Ground
+) -> None:
+    secret = "key-of-one"
+    body = json.dumps({"error": dict.fromkeys(("message", "code", "param"), f"no {secret}\0")}).encode()
+    there.upstreams["one"].says(status(400, body))
+    mistaken = there.post(there.model("one"))
+    there.upstreams["one"].says(b"HTTP/1.1 %b no status\r\n\r\n" % secret.encode())
+    broken = there.post(there.model("one"))
+
+    assert mistaken.json()["error"]["message"] == "no …"
+    assert (mistaken.json()["error"]["code"], mistaken.json()["error"]["param"]) == ("no …", "no …")
+    assert broken.status_code == 502
+    assert secret not in mistaken.text + broken.text + ground[1].log
+    assert there.stage.record(mistaken).error_code == "no …"
+
+
+def test_what_one_customer_brings_about_closes_an_upstream_to_nobody(there: Routes) -> None:
+    model = there.model("one")
+    for code in (403, 404, 409, 415, 451):
+        there.upstreams["one"].says(status(code))
+        assert {there.post(model).status_code for _ in range(25)} == {502}
+    there.upstreams["one"].answers(completion())
+
+    assert there.post(model).status_code == 200
+
+
+def test_an_answer_that_breaks_off_in_its_headers_is_asked_for_nowhere_else(there: Routes) -> None:
+    there.upstreams["one"].says(b"HTTP/1.1 200 OK\r\nx-a: b")
+
+    response = there.post(there.model("one", "two"))
+
+    refused(response, 502, "upstream_error", type=API)
+    assert there.asked() == (1, 0)
     assert there.charged() == 0
 
 
@@ -136,7 +185,8 @@ def test_when_all_upstreams_fail_the_last_failure_is_spoken(there: Routes) -> No
 
     refused(response, 504, "upstream_timeout", type=API)
     assert there.charged() == 0
-    assert there.stage.record(response).outcome == UsageRecord.Outcome.FAILED
+    record = there.stage.record(response)
+    assert (record.outcome, record.upstream) == (UsageRecord.Outcome.FAILED, "two")
 
 
 def test_upstreams_of_one_position_share_the_requests_by_weight(there: Routes) -> None:

@@ -1,6 +1,7 @@
 """`Idempotency-Key`: one answer, one upstream call and one charge, however often the request comes."""
 
 import datetime as dt
+import uuid
 from collections import Counter
 from typing import Any
 
@@ -196,6 +197,34 @@ def test_a_repetition_needs_room_in_the_minute(stage: Stage) -> None:
     shop.post("counted")
 
     assert shop.post("counted").json()["error"]["code"] == "rate_limit_exceeded"
+
+
+def test_a_repetition_needs_its_model_no_more(shop: Shop) -> None:
+    first = shop.post("kept")
+    shop.model.is_enabled = False
+    shop.model.save()
+    wait_for(lambda: shop.post(str(uuid.uuid4())).status_code == 404)
+    spent = shop.spent()
+
+    assert same(first, shop.post("kept"))
+    refused(
+        shop.post("kept", shop.body("other words")),
+        422,
+        "idempotency_mismatch",
+        type=INVALID,
+        param="Idempotency-Key",
+    )
+    assert shop.spent() == spent
+
+
+def test_a_repetition_needs_no_upstream_that_is_well(shop: Shop) -> None:
+    first = shop.post("kept")
+    failing = shop.body(sandbox={"fail": {"status": 503}})
+    wait_for(lambda: shop.post(str(uuid.uuid4()), failing).status_code == 503)
+
+    assert same(first, shop.post("kept"))
+    refused(shop.post("another"), 503, "temporarily_unavailable", type="api_error")
+    assert shop.spent() == COST
 
 
 def test_a_client_that_left_comes_back_for_the_whole_stream(shop: Shop) -> None:

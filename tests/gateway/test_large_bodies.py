@@ -20,9 +20,9 @@ def victim(stage: Stage) -> Victim:
     return Victim(stage)
 
 
-def post(victim: Victim, *headers: str) -> bytes:
+def post(victim: Victim, *headers: str, path: str = "/v1/chat/completions") -> bytes:
     lines = [
-        "POST /v1/chat/completions HTTP/1.1",
+        f"POST {path} HTTP/1.1",
         "Host: localhost",
         f"Authorization: Bearer {victim.secret}",
     ]
@@ -51,12 +51,13 @@ class Usage:
         return next(int(line.split()[1]) for line in lines if line.startswith(field + ":"))
 
 
-def test_a_hundred_megabytes_in_chunks_are_cut_on_flat_memory_and_disk(victim: Victim) -> None:
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/accounts/login/", "/"])
+def test_a_hundred_megabytes_in_chunks_are_cut_on_flat_memory_and_disk(victim: Victim, path: str) -> None:
     chunk = b"10000\r\n" + b"x" * 65_536 + b"\r\n"
 
     def upload() -> int:
         with connect(victim) as connection:
-            connection.send(post(victim, "Transfer-Encoding: chunked"))
+            connection.send(post(victim, "Transfer-Encoding: chunked", path=path))
             for _ in range(1_600):
                 connection.send(chunk)
             answer = connection.answer()

@@ -63,9 +63,10 @@ def test_what_nobody_here_knows_goes_on_as_it_came(dialect: Dialect) -> None:
     "dialect", [one for one in DIALECTS if one.endpoint != "embeddings"], ids=lambda one: one.endpoint
 )
 def test_the_limit_that_was_admitted_replaces_the_one_that_was_asked_for(dialect: Dialect) -> None:
-    assert _sent(dialect, 7)[dialect.limit_field] == 7
-    asked: dict[str, Any] = {dialect.limit_field: 90}
-    assert _sent(dialect, 7, **asked)[dialect.limit_field] == 7
+    limit_field = dialect.limit_fields[0]
+    assert _sent(dialect, 7)[limit_field] == 7
+    asked: dict[str, Any] = {limit_field: 90}
+    assert _sent(dialect, 7, **asked)[limit_field] == 7
 
 
 def test_an_embedding_has_no_limit_of_output() -> None:

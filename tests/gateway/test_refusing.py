@@ -47,7 +47,19 @@ def test_a_key_works_in_the_x_api_key_header_too(stage: Stage) -> None:
     assert response.status_code == 200
 
 
-@pytest.mark.parametrize("query", ["api_key=x", "key=abc", "q=tg_live_something"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "api_key=x",
+        "key=abc",
+        "q=tg_live_something",
+        "tg_live_something",
+        "tg_live_something=1",
+        "q=Bearer%20tg_test_something",
+        "a=b;key=tg_live_something",
+        "q=%20tg%5flive_something",
+    ],
+)
 def test_a_key_in_the_query_string_is_refused_even_beside_a_good_one(stage: Stage, query: str) -> None:
     issued = make_key()
 
@@ -167,6 +179,27 @@ def test_a_premium_model_asks_a_basic_account_to_upgrade_and_works_after_that(st
     assert stage.post(issued.secret, chat(model)).status_code == 200
 
 
+def test_who_spends_credits_is_not_told_to_buy_some_for_a_larger_plan(stage: Stage) -> None:
+    model = stage.model(tier=Model.Tier.PREMIUM)
+    Plan.objects.create(
+        slug="team",
+        name="Team",
+        requests_per_day=9,
+        tokens_per_day=900,
+        max_input_characters=5,
+        spends_credits=True,
+    )
+    secret = make_key(stage.account(plan="team", credit="1")).secret
+
+    premium = stage.post(secret, chat(model))
+    long = stage.post(secret, chat(stage.model()))
+
+    assert "Ask the operator" in refused(
+        premium, 403, "plan_upgrade_required", type=PERMISSION, param="model"
+    )
+    assert "ask the operator" in refused(long, 400, "input_too_long", type=INVALID, param="messages")
+
+
 def test_an_unknown_model_is_not_found(stage: Stage) -> None:
     issued = make_key(stage.account())
 
@@ -222,6 +255,16 @@ def test_credit_that_does_not_suffice_names_what_is_affordable_and_that_then_wor
     affordable = int(message.split("max_tokens=")[1].split(",")[0])
     assert stage.post(issued.secret, chat(model, max_tokens=affordable + 10)).status_code == 402
     assert stage.post(issued.secret, chat(model, max_tokens=affordable)).status_code == 200
+
+
+def test_a_refusal_names_the_limit_that_the_request_has(stage: Stage) -> None:
+    model = stage.model(tier=Model.Tier.PREMIUM, input_price="5", output_price="25")
+    issued = make_key(stage.account(credit="0.01"))
+
+    response = stage.post(issued.secret, chat(model, max_completion_tokens=5_000))
+
+    message = refused(response, 402, "insufficient_credits", type=QUOTA, param="max_completion_tokens")
+    assert "Ask for at most max_completion_tokens=" in message
 
 
 def test_no_credit_at_all_is_refused_without_a_limit_to_try(stage: Stage) -> None:
@@ -323,6 +366,14 @@ def test_credits_add_up(stage: Stage) -> None:
     assert facts["total_credits"] == "9.000000000"
     assert facts["total_usage"] == "0.000265000"
     assert facts["balance"] == "8.999735000"
+
+
+def test_a_refusal_has_its_receipt_at_once(stage: Stage) -> None:
+    issued = make_key(stage.account())
+    for _ in range(20):
+        refusal = stage.post(issued.secret, chat("no-such-model"))
+        receipt = stage.get(f"generation?id={refusal.headers['x-request-id']}", issued.secret)
+        assert receipt.json()["data"]["error_code"] == "model_not_found"
 
 
 def test_a_refusal_is_in_the_request_log_and_costs_nothing(stage: Stage) -> None:

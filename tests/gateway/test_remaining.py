@@ -121,6 +121,23 @@ def test_what_leaves_the_smallest_share_limits_the_key(
     assert facts["usd_limited_by"] == ("credits" if limit_usd is None else "key_limit")
 
 
+def test_of_credit_and_budgets_the_smallest_limits_whatever_its_share_is(stage: Stage) -> None:
+    account = stage.account(credit="10")
+    model = dialects.model_for(stage, "chat/completions", max_output_tokens=100_000, context_window=200_000)
+    spending = chat(model, max_tokens=10, sandbox={"output_tokens": 100_000})
+    assert stage.post(make_key(account).secret, spending).status_code == 200
+    issued = make_key(account)
+    make_budget(issued.key, limit_nanousd=20_000_000)
+
+    facts = remaining(stage, issued.secret)
+
+    assert (facts["usd"], facts["usd_limited_by"], facts["limited_by"]) == (
+        "0.020000000",
+        "key_limit",
+        "key_limit",
+    )
+
+
 def test_credit_that_is_used_up_comes_first_and_leaves_the_allowance(stage: Stage) -> None:
     secret = make_key(stage.account()).secret
 

@@ -56,6 +56,18 @@ def test_the_log_names_the_request_whose_upstream_failed(stage: Stage, fault: ob
     assert all(request_id in line for line in lines), lines
 
 
+def test_the_log_names_the_request_whose_answer_broke(stage: Stage) -> None:
+    model = stage.model()
+    secret = make_key(stage.account(credit="1")).secret
+    before = len(stage.gateway.log)
+
+    response = stage.post(secret, chat(model, sandbox={"fail": "garbage"}))
+
+    assert response.status_code == 502
+    lines = stage.gateway.log[before:].splitlines()
+    assert any(response.headers["x-request-id"] in line and "broke" in line for line in lines), lines
+
+
 def test_the_receipt_has_the_name_of_the_answer(stage: Stage) -> None:
     model = stage.model()
     secret = make_key(stage.account(credit="1")).secret

@@ -3,13 +3,14 @@
 import datetime as dt
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import redis
 from django.conf import settings
 
 from accounts.models import Plan
 from gateway.counted import duration
 from tests.factories import make_key, now
-from tests.gateway.conftest import Stage, chat
+from tests.gateway.conftest import Stage, chat, refused
 from tests.usage import rows
 from usage.models import MinuteGap
 
@@ -91,6 +92,25 @@ def test_a_request_that_does_not_fit_now_is_told_what_it_counts_and_what_would_f
     fits = 500 - used - 5
     assert f"ask for at most max_tokens={fits}, which would fit now" in message
     assert stage.post(issued.secret, chat(model, max_tokens=fits)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        (None, ("The Basic plan gives each key 10 requests a minute", "move the account to a larger plan")),
+        (10, ("The Basic plan gives each key 10 requests a minute", "move the account to a larger plan")),
+        (9, ("This key's own limit is 9 requests a minute", "raise the key's limit")),
+    ],
+)
+def test_a_refusal_says_whose_limit_it_is(stage: Stage, own: int | None, said: tuple[str, str]) -> None:
+    model = stage.model()
+    issued = make_key(stage.account(plan=Plan.BASIC), requests_per_minute=own)
+
+    answers = [stage.post(issued.secret, chat(model, max_tokens=2)) for _ in range(11)]
+
+    assert answers[8].status_code == 200
+    message = refused(answers[10], 429, "rate_limit_exceeded", type="requests")
+    assert all(words in message for words in said), message
 
 
 def test_a_refused_request_is_not_counted(stage: Stage) -> None:

@@ -54,6 +54,7 @@ def test_a_secret_leads_to_its_key_account_and_plan_in_one_query(
         plan_name="Basic",
         requests_per_minute=10,
         tokens_per_minute=None,
+        limited_by_plan=frozenset({"requests"}),
         requests_per_day=7_200,
         tokens_per_day=200_000,
         max_input_characters=200_000,

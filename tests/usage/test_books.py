@@ -195,6 +195,18 @@ def test_an_exhausted_allowance_with_too_little_credit_says_so_about_the_allowan
     assert isinstance(decision, AllowanceExhausted)
 
 
+def test_an_exhausted_allowance_does_not_hide_that_credit_pays_for_a_smaller_request() -> None:
+    desk = Desk(credit="0.0002")
+    DailyAllowance.objects.create(account=desk.account, day=now().date(), requests=7_200)
+
+    (decision,) = desk.admit(desk.request(draws_allowance=True))
+
+    assert isinstance(decision, CreditsInsufficient)
+    assert decision.affordable_tokens > 0
+    smaller = desk.request(draws_allowance=True, output_limit=decision.affordable_tokens)
+    assert isinstance(desk.admit(smaller)[0], Admitted)
+
+
 def test_an_exhausted_allowance_does_not_hide_a_key_limit() -> None:
     desk = Desk(credit="1")
     DailyAllowance.objects.create(account=desk.account, day=now().date(), requests=7_200)
