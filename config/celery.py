@@ -15,11 +15,11 @@ app.autodiscover_tasks()
 app.conf.worker_pool = "config.lanes:Lanes"
 app.conf.worker_concurrency = 2
 app.conf.worker_prefetch_multiplier = 0
+app.steps["worker"].add("config.sweeper:SweeperStep")
 
 # Each task is idempotent and finds by itself what is due, so a lost or doubled tick does no harm. A tick that
 # nobody took before the next one is due expires: a worker that was down does not come back to a pile of them.
 app.conf.beat_schedule = {
-    "sweep-holds": {"task": "usage.sweep_holds", "schedule": 10.0, "options": {"expires": 10}},
     "roll-up-usage": {"task": "usage.roll_up_hours", "schedule": 30.0, "options": {"expires": 30}},
     "mail-allowances": {"task": "usage.mail_allowances", "schedule": 30.0, "options": {"expires": 30}},
     "mail-losses": {"task": "usage.mail_losses", "schedule": 30.0, "options": {"expires": 30}},

@@ -1,5 +1,7 @@
 """The health of the process, for supervisors and load balancers."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import redis
 from django.conf import settings
 from django.db import Error, connection
@@ -7,6 +9,10 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 
 from gateway import condition
+
+# A server that hangs takes a question and never answers: so others wait for it, and the page does not.
+_askers = ThreadPoolExecutor(2, thread_name_prefix="readiness")
+_PATIENCE_S = 1.5
 
 
 @never_cache
@@ -28,11 +34,18 @@ def ready(request: HttpRequest) -> HttpResponse:
 
 def _postgresql() -> str:
     try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-    except Error:
+        _askers.submit(_ask_postgresql).result(_PATIENCE_S)
+    except (Error, TimeoutError):
         return "unreachable"
     return "ok"
+
+
+def _ask_postgresql() -> None:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    finally:
+        connection.close()  # back to the pool
 
 
 def _redis() -> str:

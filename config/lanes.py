@@ -20,7 +20,6 @@ MONEY = frozenset(
         "billing.process_webhook",
         "billing.process_webhooks",
         "billing.collect_credit",
-        "usage.sweep_holds",
     }
 )
 # What waits for payment companies, which may take more than two minutes to be away.

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from catalog.pricing import TokenPrice
 from catalog.serving import Servable
@@ -75,11 +75,21 @@ class Walk:
     def measured(self, meter: Meter) -> Usage:
         """What a stream has used; a report that cannot be true is forgotten, and with it what it said of the input."""
         meter.usage = self.believed(meter.usage)
-        return self.believed(meter.measured()) or self.estimate(meter.characters)
+        usage = self._within_limit(meter.measured())
+        return self.believed(usage) or self.estimate(meter.characters)
 
     def estimate(self, produced_characters: int) -> Usage:
         """What the request must have used, where nothing that makes sense is reported."""
-        return estimated(input_tokens=self.asked.input_tokens, produced_characters=produced_characters)
+        return self._within_limit(
+            estimated(input_tokens=self.asked.input_tokens, produced_characters=produced_characters)
+        )
+
+    def _within_limit(self, usage: Usage) -> Usage:
+        """An estimate of no more output than was admitted, and asked of the upstream; a report as it is."""
+        most = self.admitted.output_limit * self.asked.choices if self.admitted else 0
+        if not usage.is_estimated or not most:
+            return usage
+        return replace(usage, output_tokens=min(usage.output_tokens, most))
 
     async def settle(self, usage: Usage | None, *, outcome: str = UsageRecord.Outcome.COMPLETED) -> None:
         """End the request at what it used; None: it produced nothing. Then it is committed, or in the journal."""

@@ -206,6 +206,22 @@ class IdempotencyClaim(models.Model):
         return f"claim of request {self.request_id}"
 
 
+class HoldWatch(models.Model):
+    """One row: since when the sweep of holds has looked without a gap, and when it last did. The database's clock."""
+
+    id = models.SmallIntegerField(primary_key=True, default=1)
+    began_at = models.DateTimeField()
+    looked_at = models.DateTimeField()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=models.Q(id=1), name="hold_watch_is_one_row"),
+        ]
+
+    def __str__(self) -> str:
+        return f"since {self.began_at}"
+
+
 class MinuteGap(models.Model):
     """A key of which Redis may have missed a request: until then its minute is counted from what was admitted.
 

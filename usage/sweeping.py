@@ -13,17 +13,28 @@ from usage.recording import FinishedRequest
 logger = logging.getLogger(__name__)
 
 GRACE = dt.timedelta(seconds=30)
+EVERY = dt.timedelta(seconds=5)
+# Whoever has not looked for so long knows nothing of who was silent meanwhile. With the heartbeat, every 5 seconds, it
+# must be less than the grace.
+_WATCH_GAP = dt.timedelta(seconds=15)
 _BATCH = 500
 # What the column holds: 24 days. Who was down for longer must not leave holds that no sweep can end.
 _LONGEST_MS = 2**31 - 1
 
-# Heartbeats are written and judged by the database's clock. Nobody can beat while PostgreSQL is down, so
-# silence counts from its start at the earliest: a running gateway first gets the chance to come back and
-# settle from its journal.
+# Heartbeats are written and judged by the database's clock. Nobody can beat while PostgreSQL is down, hangs or cannot
+# be reached, so silence counts from its start at the earliest, and from when the sweep began to look without a gap: a
+# running gateway first gets the chance to come back and settle from its journal. It is one statement, with one now():
+# PostgreSQL may hang between two.
 _ORPHANS = """
-    SELECT h.request FROM billing_hold h LEFT JOIN billing_gatewayprocess p ON p.id = h.process_id
-    WHERE coalesce(p.heartbeat_at, h.placed_at) < now() - make_interval(secs => %(grace_s)s)
-    AND pg_postmaster_start_time() < now() - make_interval(secs => %(grace_s)s)
+    WITH watch AS (
+        INSERT INTO usage_holdwatch AS w (id, began_at, looked_at) VALUES (1, now(), now())
+        ON CONFLICT (id) DO UPDATE SET looked_at = now(), began_at = CASE
+            WHEN w.looked_at < now() - make_interval(secs => %(gap_s)s) THEN now() ELSE w.began_at END
+        RETURNING began_at
+    )
+    SELECT h.request FROM watch, billing_hold h LEFT JOIN billing_gatewayprocess p ON p.id = h.process_id
+    WHERE greatest(coalesce(p.heartbeat_at, h.placed_at), began_at, pg_postmaster_start_time())
+        < now() - make_interval(secs => %(grace_s)s)
     ORDER BY h.request_id LIMIT %(limit)s
 """
 _FORGET = """
@@ -36,7 +47,8 @@ def sweep(*, at: dt.datetime, grace: dt.timedelta = GRACE) -> int:
     """Release the holds of processes that have been silent for longer than `grace`. Returns how many it resolved.
 
     What the upstream produced for them is unknown, so nothing is charged: the loss is ours. Each is recorded
-    as interrupted. Safe to run anywhere at any time: a hold is resolved by whoever deletes it.
+    as interrupted. Safe to run anywhere at any time: a hold is resolved by whoever deletes it. None is, unless
+    sweeps have come one after the other for as long as the grace.
     """
     resolved = 0
     while orphans := _orphans(grace):
@@ -56,7 +68,8 @@ def sweep(*, at: dt.datetime, grace: dt.timedelta = GRACE) -> int:
 
 def _orphans(grace: dt.timedelta) -> list[FinishedRequest]:
     with connection.cursor() as cursor:
-        cursor.execute(_ORPHANS, {"grace_s": grace.total_seconds(), "limit": _BATCH})
+        seconds = {"grace_s": grace.total_seconds(), "gap_s": _WATCH_GAP.total_seconds()}
+        cursor.execute(_ORPHANS, {**seconds, "limit": _BATCH})
         return [FinishedRequest.from_json(row[0]) for row in cursor.fetchall()]
 
 

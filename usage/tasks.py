@@ -10,18 +10,10 @@ from django.utils import timezone
 
 from accounts import mailing
 from billing import owed_mail, verifying
-from usage import alerting, allowances, anomalies, auditing, forgetting, posting, rollups, set_apart, sweeping
+from usage import alerting, allowances, anomalies, auditing, forgetting, posting, rollups, set_apart
 from usage.models import LossToTell
 
 logger = logging.getLogger(__name__)
-
-
-@shared_task(name="usage.sweep_holds", acks_late=True, ignore_result=True)
-def sweep_holds() -> None:
-    """Resolve the holds of gateway processes that have fallen silent."""
-    swept = sweeping.sweep(at=timezone.now())
-    if swept:
-        logger.warning("swept %d holds of silent gateway processes", swept)
 
 
 @shared_task(name="usage.roll_up_hours", acks_late=True, ignore_result=True)

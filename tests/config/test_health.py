@@ -1,9 +1,11 @@
 """What supervisors ask."""
 
 import pytest
+from django.db import OperationalError
 from django.test import Client
 from pytest_django.fixtures import Settings
 
+from config import health
 from gateway import condition
 
 pytestmark = pytest.mark.django_db
@@ -42,12 +44,10 @@ def test_a_process_that_owes_what_no_disk_takes_is_not_ready(
 
 
 def test_without_postgresql_a_process_is_not_ready(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    from django.db import OperationalError, connection
-
     def refuse() -> None:
         raise OperationalError("connection refused")
 
-    monkeypatch.setattr(connection, "cursor", refuse)
+    monkeypatch.setattr(health, "_ask_postgresql", refuse)
 
     answer = client.get("/health/ready")
 

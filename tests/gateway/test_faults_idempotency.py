@@ -16,6 +16,7 @@ from tests.factories import make_key, now
 from tests.gateway import dialects, server
 from tests.gateway.conftest import HTTP, INVALID, Stage, chat, refused, wait_for
 from tests.own_services import OwnServices, own_services
+from tests.usage.watching import watch
 from usage import sweeping
 from usage.models import UsageRecord
 
@@ -106,6 +107,7 @@ def test_a_process_killed_in_mid_request_frees_the_key_when_its_hold_is_swept(sh
         refused(answer, 409, "idempotency_in_progress", type=INVALID, param="Idempotency-Key")
 
     GatewayProcess.objects.filter(pk=doomed).update(heartbeat_at=F("heartbeat_at") - sweeping.GRACE)
+    watch()
     wait_for(lambda: sweeping.sweep(at=now()) > 0 or not Hold.objects.exists(), patience_s=60)
 
     assert shop.wallet() == (CREDIT, 0)

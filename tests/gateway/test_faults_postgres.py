@@ -1,6 +1,7 @@
 """PostgreSQL stopped, killed, hung, and there again: nobody is told that a key is wrong, and no stream is lost."""
 
 import contextlib
+import datetime as dt
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +18,11 @@ from catalog.models import Model
 from keys.issuing import IssuedKey
 from tests import factories
 from tests.gateway import link, open_streams, server
-from tests.gateway.conftest import Stage, chat, wait_for
+from tests.gateway.conftest import HTTP, Stage, chat, wait_for
 from tests.gateway.load import Call, Load
 from tests.invariants import check_books
 from tests.own_services import OwnServices, forget_connections, models_on, own_services
+from tests.usage.watching import watch
 from usage import sweeping
 from usage.models import UsageRecord
 
@@ -173,6 +175,30 @@ def _check_what_was_recorded(customer: Customer, *, served: int) -> None:
     # What was served while PostgreSQL went away may have been admitted before and settled after.
     wait_for(lambda: completed.filter(is_streamed=False).count() == served, patience_s=30)
     customer.check_that_money_is_exact(cost_nanousd=STREAMS * cost(60) + served * cost(2))
+
+
+def test_what_ends_while_postgresql_hangs_is_not_taken_for_the_work_of_the_dead(
+    customer: Customer, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it goes on, the sweep is the first to be answered. The grace is 8 s here, and the hang as much longer."""
+    monkeypatch.setattr(sweeping, "_WATCH_GAP", dt.timedelta(seconds=4))
+    body = chat(
+        customer.model, stream=True, max_tokens=20, sandbox={"output_tokens": 20, "chunk_delay_ms": 50}
+    )
+    watch()
+
+    with open_streams.opened(site.stage.url) as streams:
+        streams.open(STREAMS, secret=customer.known.secret, body=body)
+        with site.hung():
+            hung_at = time.monotonic()
+            ended = streams.ended()
+            ready = [HTTP.get(f"{site.stage.gateway.origin}/health/ready", timeout=5) for _ in range(3)]
+            time.sleep(max(hung_at + 10 - time.monotonic(), 0))
+        assert sweeping.sweep(at=factories.now(), grace=dt.timedelta(seconds=8)) == 0
+
+    assert {answer.status_code for answer in ready} == {503}
+    assert all(stream.is_complete for stream in ended)
+    customer.check_that_money_is_exact(cost_nanousd=STREAMS * cost(20))
 
 
 def test_a_process_that_dies_while_postgresql_is_away_leaves_its_streams_in_its_journal(

@@ -16,6 +16,7 @@ from tests.concurrency import in_parallel
 from tests.factories import make_key, now
 from tests.gateway import open_streams, server
 from tests.gateway.conftest import Stage, chat, wait_for
+from tests.usage.watching import watch
 from usage import sweeping
 from usage.models import UsageRecord
 
@@ -61,6 +62,7 @@ def test_a_process_killed_with_twenty_open_streams_leaves_twenty_interrupted_req
     assert all(stream.is_complete for stream in ended[:5])
     assert all(stream.is_cut and not stream.is_complete for stream in ended[5:])
     assert Hold.objects.filter(account=account).count() == 20
+    watch()
     assert sweeping.sweep(at=now()) == 0  # it may still be alive, for all that anybody knows
 
     # What half a minute of silence does; tests/gateway/test_faults.py waits for it.
@@ -90,6 +92,7 @@ def test_a_process_that_only_fell_silent_settles_nothing_that_was_swept(pair: St
     with open_streams.opened(pair.url) as streams:
         streams.open(6, secret=secret, body=body)
         GatewayProcess.objects.update(heartbeat_at=now() - dt.timedelta(minutes=1))
+        watch()
         assert sweeping.sweep(at=now()) == 6
         ended = streams.ended()
 

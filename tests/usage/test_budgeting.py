@@ -14,6 +14,7 @@ from keys.models import ApiKey
 from tests.factories import make_budget, make_key, now
 from tests.invariants import check_books
 from tests.usage.desk import Desk
+from tests.usage.watching import watch
 from usage import budgeting, rollups, sweeping
 from usage.admission import Admitted, BudgetReached
 
@@ -219,6 +220,7 @@ def test_what_the_sweeper_releases_is_held_no_longer() -> None:
     budget = make_budget(desk.account, environment="development", limit_nanousd=10**9)
     desk.admit(desk.request(at=now() - dt.timedelta(minutes=5)))
     assert figures(budget) == (0, USUAL)
+    watch()
 
     assert sweeping.sweep(at=now(), grace=dt.timedelta(0)) == 1
 

@@ -5,13 +5,15 @@ import uuid
 
 import pytest
 from django.db import connection
+from django.db.models import F
 
 from billing.models import GatewayProcess, Hold
 from tests.factories import now
 from tests.invariants import check_books
 from tests.usage.desk import PROCESS, Desk
+from tests.usage.watching import watch
 from usage import sweeping
-from usage.models import UsageRecord
+from usage.models import HoldWatch, UsageRecord
 
 pytestmark = pytest.mark.django_db
 
@@ -24,6 +26,7 @@ def _old_server(monkeypatch: pytest.MonkeyPatch) -> None:
         "_ORPHANS",
         sweeping._ORPHANS.replace("pg_postmaster_start_time()", "timestamptz '2020-01-01'"),
     )
+    watch()
 
 
 def beat(*, seconds_ago: float) -> None:
@@ -89,6 +92,27 @@ def test_a_database_that_has_just_started_gives_its_clients_time(monkeypatch: py
     monkeypatch.setattr(sweeping, "_ORPHANS", just_now)
 
     assert sweeping.sweep(at=now()) == 0
+
+
+def test_a_sweep_that_could_not_look_for_a_while_gives_its_clients_time_as_well() -> None:
+    """Whatever the reason: the database hung, or nobody could reach it, or the worker was down."""
+    desk = Desk(credit="1")
+    desk.admit(desk.request())
+    beat(seconds_ago=300)
+    later(seconds=20)
+
+    assert sweeping.sweep(at=now()) == 0
+    for _ in range(3):
+        later(seconds=9)
+        assert sweeping.sweep(at=now()) == 0
+    later(seconds=9)
+    assert sweeping.sweep(at=now()) == 1
+
+
+def later(*, seconds: float) -> None:
+    """As if so much time had passed since then."""
+    passed = dt.timedelta(seconds=seconds)
+    HoldWatch.objects.update(began_at=F("began_at") - passed, looked_at=F("looked_at") - passed)
 
 
 def test_more_holds_than_one_batch_are_all_released(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from keys.models import ApiKey
 from tests import factories
 from tests.billing.money.acting import ANY, KILL, Acting
 from tests.usage.desk import Desk
+from tests.usage.watching import watch
 from usage import budgeting, posting, rollups, sweeping
 from usage.admission import Admission, Admitted
 from usage.models import UsageRecord
@@ -132,6 +133,7 @@ class Requests(Acting):
     @rule(kill=KILL)
     def sweep(self, kill: int | None) -> None:
         """Dead processes lose their holds, and their requests cost nothing; a late settlement finds nothing."""
+        watch()
         self.surely(lambda: sweeping.sweep(at=self.at), kill)
         orphans = [request for request in self.running if request.is_orphan]
         for request in orphans:
