@@ -184,7 +184,16 @@ class Upstreams:
     ) -> aiohttp.ClientResponse | Refusal:
         """An answer that begins, whatever it is; the refusal if none did. Raises Refusal if one broke off at once."""
         try:
-            return await self._send(target, call)
+            url = _url(target.base_url, call.dialect.endpoint)
+            body = call.dialect.outgoing(call.asked, target, call.output_limit)
+            headers = call.dialect.upstream_headers(target, call.client_headers)
+            try:
+                return await self._post(url, body, headers)
+            except aiohttp.ClientConnectionError as error:
+                if isinstance(error, TimeoutError) or _has_begun(error):
+                    raise
+            # It failed before any byte came: it is made once more.
+            return await self._post(url, body, headers)
         except TimeoutError as error:
             is_reached = not isinstance(error, aiohttp.ConnectionTimeoutError)
             why = "its answer did not begin in time" if is_reached else "it could not be reached in time"
@@ -199,20 +208,6 @@ class Upstreams:
         except BaseException:
             attempt.abandoned()
             raise
-
-    async def _send(self, target: Target, call: Call) -> aiohttp.ClientResponse:
-        """Post the request. A connection that fails before any byte came is tried once more."""
-        url = _url(target.base_url, call.dialect.endpoint)
-        body = call.dialect.outgoing(call.asked, target, call.output_limit)
-        headers = call.dialect.upstream_headers(target, call.client_headers)
-        try:
-            return await self._post(url, body, headers)
-        except TimeoutError:
-            raise
-        except (aiohttp.ClientConnectionError, OSError) as error:
-            if _has_begun(error):
-                raise
-            return await self._post(url, body, headers)
 
     async def _post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         posting = self._sessions[url.scheme].post(url, data=body, headers=headers, allow_redirects=False)
