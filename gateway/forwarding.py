@@ -282,7 +282,11 @@ def _why_it_failed(error: Exception, target: Target) -> str:
     if _has_begun(error):
         return "the connection was closed in the middle of the headers"
     why = f"the connection failed: {type(error).__name__}"
-    return f"{why}: {error}".replace(target.api_key, "…") if isinstance(error, OSError) else why
+    return (
+        f"{why}: {error}".replace(target.api_key, "…")
+        if isinstance(error, OSError | aiohttp.InvalidURL)
+        else why
+    )
 
 
 def _note_failure(target: Target, attempt: Attempt, reason: str, *, is_telling: bool = True) -> None:
