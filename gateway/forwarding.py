@@ -7,7 +7,7 @@ import logging
 import random
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -105,7 +105,8 @@ class Answer:
     def close(self) -> None:
         """Read no more of it. One that was read to its end leaves its connection to others."""
         self._patience.forget(self._wait)
-        self.response.close()
+        if not self.response.closed:
+            self.response.close()
 
     def broke(self, reason: str) -> None:
         """The answer failed half-way."""
@@ -209,9 +210,9 @@ class Upstreams:
             attempt.abandoned()
             raise
 
-    async def _post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+    def _post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> Awaitable[aiohttp.ClientResponse]:
         posting = self._sessions[url.scheme].post(url, data=body, headers=headers, allow_redirects=False)
-        return await self._patience.within(self._limits.first_byte_s, posting)
+        return self._patience.within(self._limits.first_byte_s, posting)
 
 
 def _session(socket_factory: Callable[[Any], socket.socket] | None) -> aiohttp.ClientSession:
