@@ -39,6 +39,7 @@ class Plant:
         self.upstreams = Upstreams()
         self.teller.health = self._describe_upstreams
         self.catalogue = Catalogue()
+        self._fingerprint = ""
         self._refreshing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -77,7 +78,10 @@ class Plant:
 
     async def _refresh(self) -> None:
         try:
-            self.catalogue = await read(serving.load)
+            changed = await read(serving.load_if_changed, self._fingerprint)
+            if changed is None:
+                return
+            self._fingerprint, self.catalogue = changed
             self.upstreams.health.keep_only(target.id for model in self.catalogue for target in model.targets)
         except Refusal:
             logger.warning("the catalogue could not be read; the last one stays in force")

@@ -1,10 +1,12 @@
 import logging
+from collections.abc import Callable
 
 import pytest
+from pytest_django import DjangoAssertNumQueries
 from pytest_django.fixtures import Settings
 
 from catalog import serving
-from catalog.models import ModelAlias, Provider, Upstream
+from catalog.models import Model, ModelAlias, Price, Provider, Upstream
 from tests.factories import make_model
 
 pytestmark = pytest.mark.django_db
@@ -64,6 +66,31 @@ def test_targets_come_by_position_with_their_weights_and_protocols() -> None:
     assert first.protocols == {"openai-chat", "anthropic-messages"}
     assert (second.id, second.protocols) == ("acme/flash-2", frozenset({"openai-chat"}))
     assert "acme-secret" not in repr(served)
+
+
+def test_whatever_changes_is_read_anew_and_nothing_else_is(
+    django_assert_num_queries: DjangoAssertNumQueries,
+) -> None:
+    model = make_model("flash-2")
+    alias = ModelAlias.objects.create(name="fast", model=model)
+    changes: list[Callable[[], object]] = [
+        lambda: Model.objects.filter(pk=model.pk).update(max_output_tokens=77),
+        lambda: Model.objects.filter(pk=model.pk).update(is_enabled=False),
+        lambda: Provider.objects.update(base_url="https://elsewhere.example/v1"),
+        lambda: Upstream.objects.update(weight=7),
+        lambda: Price.objects.update(input_usd_per_mtok=9),
+        lambda: ModelAlias.objects.update(name="faster"),
+        alias.delete,
+        lambda: Upstream.objects.all().delete(),
+    ]
+    known = ""
+    for change in [lambda: None, *changes]:
+        change()
+        read = serving.load_if_changed(known)
+        assert read is not None
+        known, _catalogue = read
+        with django_assert_num_queries(1):
+            assert serving.load_if_changed(known) is None
 
 
 def test_an_upstream_at_a_private_address_is_not_served_and_logged_once(
