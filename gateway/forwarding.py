@@ -215,9 +215,33 @@ class Upstreams:
         return self._patience.within(self._limits.first_byte_s, posting)
 
 
+class _Request(aiohttp.ClientRequest):
+    """A request whose body is there as a whole: it is written with the headers.
+
+    aiohttp starts a task for each body, which on Python 3.11 writes it in another turn of the event loop.
+    """
+
+    _whole = b""
+
+    def update_body_from_data(self, body: bytes, _stacklevel: int = 3) -> None:
+        """Keep the body aside."""
+        self._whole = body
+        self.headers["content-length"] = str(len(body))
+        super().update_body_from_data(None, _stacklevel)
+
+    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        """Write it behind the headers; the kernel gets both at the end of this turn. Raises aiohttp.ClientError."""
+        response = await super().send(conn)
+        if conn.transport is None:
+            raise aiohttp.ClientConnectionResetError("the connection was lost")
+        conn.transport.write(self._whole)
+        return response
+
+
 def _session(socket_factory: Callable[[Any], socket.socket] | None) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, socket_factory=socket_factory),
+        request_class=_Request,
         # No cookies: one client's would be sent with another's request.
         cookie_jar=aiohttp.DummyCookieJar(),
         # What comes compressed all the same is never inflated: a small answer could become a very large one.

@@ -15,7 +15,7 @@ _NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class RawUpstream:
-    """One answer for whoever asks, on a port of its own; `connections` and `asked` count what came."""
+    """One answer for whoever asks, on a port of its own; `connections` and `asked` count, `body` is the last one."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -23,6 +23,7 @@ class RawUpstream:
         self._end = "close"
         self._is_over = threading.Event()
         self.connections = self.asked = 0
+        self.body = b""
         threading.Thread(target=self._accept, name="raw upstream", daemon=True).start()
 
     @property
@@ -61,7 +62,7 @@ class RawUpstream:
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            _read_request(connection)
+            self.body = _read_request(connection)
             self.asked += 1
             for piece in self._pieces:
                 if callable(piece):
@@ -76,8 +77,8 @@ class RawUpstream:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 
 
-def _read_request(connection: socket.socket) -> None:
-    """The whole request: a connection that is closed with unread bytes is reset."""
+def _read_request(connection: socket.socket) -> bytes:
+    """The body of the whole request: a connection that is closed with unread bytes is reset."""
     received = b""
     while b"\r\n\r\n" not in received:
         received += connection.recv(65536)
@@ -89,6 +90,7 @@ def _read_request(connection: socket.socket) -> None:
     )
     while len(body) < length:
         body += connection.recv(65536)
+    return body
 
 
 @contextlib.contextmanager

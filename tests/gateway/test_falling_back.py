@@ -189,6 +189,15 @@ def test_when_all_upstreams_fail_the_last_failure_is_spoken(there: Routes) -> No
     assert (record.outcome, record.upstream) == (UsageRecord.Outcome.FAILED, "two")
 
 
+def test_a_body_of_half_a_megabyte_goes_upstream_whole(there: Routes) -> None:
+    content = "".join(map(str, range(100_000)))
+
+    response = there.post(there.model("one", context_window=2_000_000), content=content)
+
+    assert response.status_code == 200
+    assert json.loads(there.upstreams["one"].body)["messages"][0]["content"] == content
+
+
 def test_upstreams_of_one_position_share_the_requests_by_weight(there: Routes) -> None:
     model = there.model("one", "two", weights={"one": 1, "two": 1000})
 
