@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from django.conf import settings
 
 from gateway.asgi import Exchange, Message, Receive, Scope, Send
-from gateway.errors import INVALID_REQUEST, Refusal
+from gateway.errors import request_too_large
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -25,18 +25,8 @@ async def serve(page: Application, scope: Scope, receive: Receive, send: Send) -
         size += len(message.get("body", b""))
         if size <= limit:
             return message
-        await Exchange(scope, receive, send).refuse(_too_large(limit))
+        await Exchange(scope, receive, send).refuse(request_too_large(limit_bytes=limit, is_page=True))
         # So Django asks for no more of it, and answers nothing.
         return {"type": "http.disconnect"}
 
     await page(scope, receive_within, send)
-
-
-def _too_large(limit: int) -> Refusal:
-    return Refusal(
-        413,
-        INVALID_REQUEST,
-        "request_too_large",
-        f"The body is larger than {limit:,} bytes, the most that a page takes. Make it smaller.",
-        headers=[(b"connection", b"close")],
-    )

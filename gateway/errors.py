@@ -253,13 +253,17 @@ def context_length_exceeded(*, tokens: int, window: int, model: str, param: str)
     )
 
 
-def request_too_large(*, limit_bytes: int) -> Refusal:
+def request_too_large(*, limit_bytes: int, is_page: bool = False) -> Refusal:
+    takes, or_else = (
+        ("a page", "")
+        if is_page
+        else ("this gateway", ", or ask the operator to raise GATEWAY_MAX_BODY_BYTES")
+    )
     return Refusal(
         413,
         INVALID_REQUEST,
         "request_too_large",
-        f"The body is larger than {limit_bytes:,} bytes, the most that this gateway takes. Make it smaller, or ask "
-        "the operator to raise GATEWAY_MAX_BODY_BYTES.",
+        f"The body is larger than {limit_bytes:,} bytes, the most that {takes} takes. Make it smaller{or_else}.",
         headers=[(b"connection", b"close")],
     )
 

@@ -2,16 +2,12 @@
 
 import asyncio
 import itertools
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Self
 
 import pytest
-import redis
-from django.conf import settings
 
 from gateway import windows as windowing
 from gateway.counted import Counted
@@ -20,6 +16,7 @@ from gateway.windows import Windows
 from keys import authenticating
 from keys.authenticating import Credential
 from tests.factories import make_key
+from tests.gateway.redis_listener import Listener, stored
 
 pytestmark = pytest.mark.django_db
 
@@ -30,10 +27,6 @@ def credential_with(*, requests_per_minute: int, tokens_per_minute: int | None =
     found = authenticating.find(secret=make_key().secret)
     assert found is not None
     return replace(found, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute)
-
-
-def stored() -> "redis.Redis":
-    return redis.Redis.from_url(settings.REDIS_URL, decode_responses=True)
 
 
 def requests_in(credential: Credential) -> int:
@@ -80,37 +73,6 @@ async def early_in_a_second() -> None:
     """Return when the Redis's second has just begun, so that what follows is in one."""
     _, microseconds = stored().time()
     await asyncio.sleep(1 - int(microseconds) / 1e6 + 0.005)
-
-
-class Listener:
-    """Counts what Redis is asked for one key, as Redis says."""
-
-    def __init__(self, credential: Credential) -> None:
-        self._name = f"minute:{{{credential.key_id}}}"
-        self._end = f"end:{credential.key_id}"
-        self.heard = 0
-
-    def __enter__(self) -> Self:
-        listening = threading.Event()
-        self._thread = threading.Thread(target=self._listen, args=(listening,))
-        self._thread.start()
-        listening.wait()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        stored().get(self._end)
-        self._thread.join(10)
-
-    def _listen(self, listening: threading.Event) -> None:
-        ours = stored().client_info()["db"]
-        with stored().monitor() as monitor:  # type: ignore[no-untyped-call]  # redis-py types it not
-            listening.set()
-            # All databases are heard, those of other tests too.
-            for command in (heard for heard in monitor.listen() if heard["db"] == ours):
-                words = command["command"]
-                if self._end in words:
-                    return
-                self.heard += self._name in words and "EVALSHA" in words
 
 
 def test_a_busy_key_asks_redis_for_few_of_its_requests() -> None:
