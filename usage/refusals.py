@@ -21,9 +21,7 @@ _MODELS = ("catalog:model_list", "Models")
 _WAYS_OUT = {
     "insufficient_credits": WayOut("Buy credits, or ask for fewer output tokens.", *_BUY),
     "daily_allowance_exhausted": WayOut("Wait until 00:00 UTC, or buy credits to go on at once.", *_BUY),
-    "plan_upgrade_required": WayOut(
-        "The message says which plan the account is on and what opens the model.", *_BUY
-    ),
+    "plan_upgrade_required": WayOut("Models of the basic tier need no other plan.", *_BUY),
     "key_limit_reached": WayOut("Raise the budget of the key, or wait for its next period.", *_BUDGETS),
     "budget_reached": WayOut("Raise the budget, or wait for its next period.", *_BUDGETS),
     "rate_limit_exceeded": WayOut(
